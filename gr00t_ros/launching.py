@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns the program list of ``gr00t_ros.system`` into a launch description. Only the launch files use this.
+
+``launch`` and ``launch_ros`` come with a ROS installation and are not on PyPI, so nothing else may import this module.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from gr00t_ros.system import Argument, Program
+
+
+def description(
+    arguments: Sequence[Argument],
+    programs: Callable[[Mapping[str, str]], list[Program]],
+    *,
+    ends_with: str | None = None,
+) -> LaunchDescription:
+    """Declare ``arguments`` and start what ``programs`` makes of their values.
+
+    Args:
+        arguments: the launch arguments, declared with default and description.
+        programs: from argument values to what runs; called when the launch starts.
+        ends_with: name of the program whose end shuts the launch down, or None.
+    """
+
+    def start(context: LaunchContext) -> list[Node]:
+        values = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in arguments}
+        return [_node(program, ends=program.name == ends_with) for program in programs(values)]
+
+    declared = [
+        DeclareLaunchArgument(argument.name, default_value=argument.default, description=argument.description)
+        for argument in arguments
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=start)])
+
+
+def _node(program: Program, *, ends: bool) -> Node:
+    return Node(
+        package=program.package,
+        executable=program.executable,
+        name=program.name,
+        namespace=program.namespace,
+        parameters=[*map(str, program.parameter_files), dict(program.parameters)],
+        arguments=list(program.arguments),
+        ros_arguments=["--log-level", program.log_level],
+        output="screen",
+        on_exit=[Shutdown(reason=f"{program.name} ended")] if ends else None,
+    )

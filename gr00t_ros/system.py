@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs: the programs of a system with their parameters, as plain data.
+
+The launch files turn the list into launch_ros nodes; ``demo`` turns the same list into processes where ``launch`` is
+not installed. Both read it from here, so they cannot differ.
+"""
+
+import json
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gr00t_ros import share
+from gr00t_ros.errors import Gr00tRosError
+
+ParameterValue = bool | int | float | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """One process: a node of this package, or a program of another one such as ``rviz2``.
+
+    ``parameter_files`` are read in order, then ``parameters`` override them.
+    """
+
+    name: str
+    executable: str
+    package: str = share.PACKAGE
+    namespace: str = ""
+    parameter_files: tuple[Path, ...] = ()
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    log_level: str = "info"
+
+    def command(self) -> list[str]:
+        """The command line that starts this program without launch_ros.
+
+        Raises:
+            Gr00tRosError: the executable is not installed.
+        """
+        line = [str(find_executable(self.executable)), *self.arguments, "--ros-args"]
+        line += ["-r", f"__node:={self.name}"]
+        if self.namespace:
+            line += ["-r", f"__ns:={self.namespace}"]
+        for path in self.parameter_files:
+            line += ["--params-file", str(path)]
+        for key, value in self.parameters.items():
+            # JSON's scalars are YAML's, and its quotes keep a text such as "123" a text.
+            line += ["-p", f"{key}:={json.dumps(value, ensure_ascii=False)}"]
+        return [*line, "--log-level", self.log_level]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of the launch files: name, default and the sentence that ``--show-args`` prints."""
+
+    name: str
+    default: str
+    description: str
+
+
+POLICY_ARGUMENTS = (
+    Argument("robot", "so101", "name of a shipped robot description, or the path of a robot YAML"),
+    Argument("checkpoint", "", "directory of a checkpoint, or a hub id where the machine is online"),
+    Argument("backend", "auto", "auto or pytorch"),
+    Argument("device", "auto", "auto, cpu, cuda or cuda:N"),
+    Argument("precision", "auto", "auto (bfloat16 on CUDA, float32 on CPU), bfloat16 or float32"),
+    Argument("instruction", "", "what the robot is told at the start; the instruction topic overrides it"),
+    Argument("seed", "0", "seed of the chunk noise"),
+    Argument("rate", "0.0", "chunks per second; 0 means back to back"),
+    Argument("namespace", "/gr00t", "namespace of the nodes"),
+    Argument("use_sim_time", "false", "take the time from /clock"),
+    Argument("autostart", "true", "walk the lifecycle nodes to active; false leaves them unconfigured"),
+    Argument("rviz", "false", "start rviz2 with config/rviz/policy.rviz"),
+    Argument("log_level", "info", "debug, info, warn, error or fatal"),
+)
+
+DEMO_ARGUMENTS = (
+    Argument("checkpoint", "", "directory of a checkpoint; empty makes a small one with random weights"),
+    Argument("duration", "30.0", "seconds until the demo ends by itself; 0 means never"),
+    Argument("output", ".demo", "folder for the made checkpoint and the picture"),
+    Argument("instruction", "pick up the red cube", "what the robot is told"),
+    Argument("use_sim_time", "false", "the simulator publishes /clock and every node follows it"),
+    Argument("rviz", "false", "start rviz2 with config/rviz/policy.rviz"),
+    Argument("log_level", "info", "debug, info, warn, error or fatal"),
+)
+
+
+def policy_programs(arguments: Mapping[str, str]) -> list[Program]:
+    """The policy and the executor (and RViz), from the values of ``POLICY_ARGUMENTS``.
+
+    Raises:
+        RobotConfigError: the robot is not found.
+        Gr00tRosError: an argument is unknown or does not read as its type.
+    """
+    values = with_defaults(POLICY_ARGUMENTS, arguments)
+    robot = share.robot_file(values["robot"])
+    shared: dict[str, ParameterValue] = {
+        "use_sim_time": _boolean(values, "use_sim_time"),
+        "autostart": _boolean(values, "autostart"),
+    }
+    files = (share.config_file("policy.yaml"), robot)
+    policy: dict[str, ParameterValue] = {
+        **shared,
+        "checkpoint": values["checkpoint"],
+        "backend": values["backend"],
+        "device": values["device"],
+        "precision": values["precision"],
+        "instruction": values["instruction"],
+        "seed": _integer(values, "seed"),
+        "rate": _number(values, "rate"),
+    }
+    common = {"namespace": values["namespace"], "parameter_files": files, "log_level": values["log_level"]}
+    programs = [
+        Program(name="policy", executable="policy_node", parameters=policy, **common),
+        Program(name="chunk_executor", executable="chunk_executor", parameters=shared, **common),
+    ]
+    if _boolean(values, "rviz"):
+        programs.append(
+            Program(
+                name="rviz2",
+                package="rviz2",
+                executable="rviz2",
+                arguments=("-d", str(share.config_file("rviz/policy.rviz"))),
+                parameters={"use_sim_time": shared["use_sim_time"]},
+                log_level=values["log_level"],
+            )
+        )
+    return programs
+
+
+def demo_programs(arguments: Mapping[str, str]) -> list[Program]:
+    """The simulated SO-101 with policy, executor and monitor, from the values of ``DEMO_ARGUMENTS``.
+
+    The checkpoint must exist. Everything ends when the monitor does.
+    """
+    values = with_defaults(DEMO_ARGUMENTS, arguments)
+    sim_time = _boolean(values, "use_sim_time")
+    robot = share.robot_file("so101")
+    log_level = values["log_level"]
+    passed_on = ("checkpoint", "instruction", "use_sim_time", "rviz", "log_level")
+    return [
+        Program(
+            name="so101_sim",
+            executable="so101_sim",
+            parameter_files=(robot,),
+            parameters={"publish_clock": sim_time},
+            log_level=log_level,
+        ),
+        *policy_programs({"robot": str(robot), **{key: values[key] for key in passed_on}}),
+        Program(
+            name="demo_monitor",
+            executable="demo_monitor",
+            namespace="/gr00t",
+            parameter_files=(robot,),
+            parameters={
+                "use_sim_time": sim_time,
+                "duration": _number(values, "duration"),
+                "output": values["output"],
+            },
+            log_level=log_level,
+        ),
+    ]
+
+
+def with_defaults(declared: tuple[Argument, ...], given: Mapping[str, str]) -> dict[str, str]:
+    """``given`` completed by the declared defaults; an undeclared name is refused."""
+    known = {argument.name: argument.default for argument in declared}
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise Gr00tRosError(f"unknown argument {', '.join(unknown)}; known are {', '.join(known)}")
+    return {**known, **given}
+
+
+def _boolean(values: Mapping[str, str], name: str) -> bool:
+    text = values[name].strip().lower()
+    if text in ("true", "1", "yes"):
+        return True
+    if text in ("false", "0", "no"):
+        return False
+    raise Gr00tRosError(f"argument {name} is {values[name]!r}, expected true or false")
+
+
+def _number(values: Mapping[str, str], name: str) -> float:
+    try:
+        return float(values[name])
+    except ValueError as error:
+        raise Gr00tRosError(f"argument {name} is {values[name]!r}, expected a number") from error
+
+
+def _integer(values: Mapping[str, str], name: str) -> int:
+    try:
+        return int(values[name])
+    except ValueError as error:
+        raise Gr00tRosError(f"argument {name} is {values[name]!r}, expected a whole number") from error
+
+
+def find_executable(name: str) -> Path:
+    """Where an executable of this package is installed.
+
+    Raises:
+        Gr00tRosError: it is not.
+    """
+    # First where `ros2 run` looks, then where pip puts scripts: colcon fills only the first.
+    installed = share.prefix()
+    places = [installed / "lib" / share.PACKAGE] if installed is not None else []
+    places.append(Path(sysconfig.get_path("scripts")))
+    for place in places:
+        if (place / name).is_file():
+            return place / name
+    searched = " and ".join(str(place) for place in places)
+    raise Gr00tRosError(f"executable {name!r} is not installed (looked in {searched}); build and install the package")
