@@ -31,6 +31,14 @@ class UnsafeCommand(Gr00tRosError):
     """No safe command can be made from what was asked. The executor must hold, never send."""
 
 
+class DatasetError(Gr00tRosError):
+    """A dataset or recording cannot be read: the text names the file, key or episode and what was expected."""
+
+
+class SimulationError(Gr00tRosError):
+    """The simulated robot cannot start or was told something impossible."""
+
+
 @dataclass(frozen=True)
 class Cause:
     """One reason why an observation cannot be assembled now.
