@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of a robot description, as small frozen dataclasses, with the defaults and the reason for each.
+
+``robot_parsing`` makes them from a robot YAML, ``robot.RobotConfig`` holds them, everything else reads them. Values
+are SI: s, Hz, rad, m, and rad/s, m/s for velocities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# A camera frame older than this shows another scene: six frames of a 30 Hz camera, four steps of a 20 Hz policy.
+DEFAULT_VIDEO_MAX_AGE = 0.2
+# Joint states come at 50 Hz or more from any controller manager: five missed messages.
+DEFAULT_STATE_MAX_AGE = 0.1
+# The executor holds when measured joints are older than this: ten missed messages at 50 Hz, and still short against
+# what an arm at 1 rad/s does unseen (0.2 rad).
+DEFAULT_MAX_JOINT_STATE_AGE = 0.2
+# A chunk whose camera frame is older than this was decided about another scene. It must exceed the time of one
+# inference, which is 0.1 to 0.3 s on the hardware that this is meant for.
+DEFAULT_MAX_CHUNK_AGE = 1.0
+# How far ahead of now a chunk may start. Chunks start at their camera frame, in the past, unless the checkpoint
+# predicts from a later step on.
+DEFAULT_MAX_START_AHEAD = 1.0
+# rad (m for sliding joints). A position command may lead the measured joint by this much, no more: enough for the lag
+# of a soft position controller, too little for an arm that is blocked to wind up far behind its obstacle.
+DEFAULT_MAX_TRACKING_ERROR = 0.5
+
+IMAGE = "image"
+COMPRESSED_IMAGE = "compressed_image"
+JOINT_STATE = "joint_state"
+FLOAT64_MULTI_ARRAY = "float64_multi_array"
+POSE = "pose"
+JOINT_TRAJECTORY = "joint_trajectory"
+
+HEADER = "header"
+RECEIVE = "receive"
+
+MESSAGE_TYPES = {
+    IMAGE: "sensor_msgs/msg/Image",
+    COMPRESSED_IMAGE: "sensor_msgs/msg/CompressedImage",
+    JOINT_STATE: "sensor_msgs/msg/JointState",
+    FLOAT64_MULTI_ARRAY: "std_msgs/msg/Float64MultiArray",
+    POSE: "geometry_msgs/msg/PoseStamped",
+    JOINT_TRAJECTORY: "trajectory_msgs/msg/JointTrajectory",
+    "string": "std_msgs/msg/String",
+}
+
+# Columns of a pose source: x, y, z, then the rotation.
+ROTATION_COLUMNS = {
+    "quaternion": ("qx", "qy", "qz", "qw"),
+    "rot6d": ("r11", "r12", "r13", "r21", "r22", "r23"),
+    "rotvec": ("rx", "ry", "rz"),
+}
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """One camera: the topic that feeds one video key of the checkpoint."""
+
+    key: str
+    topic: str
+    type: str = IMAGE
+    max_age: float = DEFAULT_VIDEO_MAX_AGE
+    stamp: str = HEADER
+
+
+@dataclass(frozen=True)
+class StateSource:
+    """What feeds one state key: which topic, and which of its values, in column order.
+
+    ``joints`` names the columns: joints of a JointState, matched by name; for an array the names given in the YAML or
+    ``<key>_0`` and so on; for a pose x, y, z and the rotation's parts. ``indices`` are positions in an array (empty
+    for the other types), ``array_width`` is the length that its messages must have, where the YAML says so.
+    """
+
+    key: str
+    topic: str
+    joints: tuple[str, ...]
+    type: str = JOINT_STATE
+    field: str = "position"
+    indices: tuple[int, ...] = ()
+    array_width: int | None = None
+    rotation: str = "quaternion"
+    frame_id: str = ""
+    max_age: float = DEFAULT_STATE_MAX_AGE
+    stamp: str = HEADER
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return len(self.joints)
+
+
+@dataclass(frozen=True)
+class ActionGroupConfig:
+    """One action key: what its columns command, and through which interface and topic."""
+
+    key: str
+    representation: str
+    joints: tuple[str, ...]
+    interface: str
+    topic: str
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return len(self.joints)
+
+
+@dataclass(frozen=True)
+class JointLimits:
+    """What one joint may be commanded: rad, rad/s, rad/s^2 (m for sliding joints).
+
+    ``acceleration`` is None where the YAML gives none: velocity may then change at once. ``max_tracking_error`` is
+    how far a command may be from the measured position.
+    """
+
+    min: float
+    max: float
+    velocity: float
+    acceleration: float | None = None
+    max_tracking_error: float = DEFAULT_MAX_TRACKING_ERROR
+
+
+@dataclass(frozen=True)
+class InstructionConfig:
+    """Where the task text comes from. A topic without a leading slash lies in the node's namespace."""
+
+    topic: str = "instruction"
+    default: str = ""
+
+
+@dataclass(frozen=True)
+class RecordingConfig:
+    """What a converter takes as the action of a frame: what was commanded, or the state one step later."""
+
+    action_source: str = "commands"
+
+
+@dataclass(frozen=True)
+class ExecutorConfig:
+    """Thresholds of the chunk executor, in seconds, and the topic on which it sees the measured joints."""
+
+    joint_state_topic: str
+    max_joint_state_age: float = DEFAULT_MAX_JOINT_STATE_AGE
+    max_chunk_age: float = DEFAULT_MAX_CHUNK_AGE
+    max_start_ahead: float = DEFAULT_MAX_START_AHEAD
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """A topic that the description names: its message type in full, and the key paths that use it."""
+
+    topic: str
+    message_type: str
+    used_by: tuple[str, ...]
