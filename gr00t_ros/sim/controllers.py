@@ -10,6 +10,7 @@ trajectory came in.
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,12 +55,12 @@ class TrajectoryController:
     def __init__(self, joints: Sequence[str], positions: NDArray[np.float64]) -> None:
         """positions [D]: held until the first trajectory starts."""
         self.joints = tuple(joints)
-        self._current = self._hold(0, positions)
-        self._next: Trajectory | None = None
+        self.reset(positions)
 
-    @staticmethod
-    def _hold(at_ns: int, positions: NDArray[np.float64]) -> Trajectory:
-        return Trajectory((at_ns,), np.array(positions, dtype=np.float64)[None], None)
+    def reset(self, positions: NDArray[np.float64]) -> None:
+        """Forgets every trajectory and holds ``positions`` [D]."""
+        self._current = Trajectory((0,), np.array(positions, dtype=np.float64)[None], None)
+        self._next: Trajectory | None = None
 
     def accept(
         self,
@@ -78,10 +79,12 @@ class TrajectoryController:
         lengths differ, a value is not finite, or all of the trajectory lies in the past.
         """
         if sorted(names) != sorted(self.joints):
-            raise MessageError(f"trajectory for joints {list(names)}, this controller has {list(self.joints)}")
+            raise MessageError(
+                f"trajectory for joints {list(names)}, this controller has {list(self.joints)}"
+            )
         if not offsets_ns:
             raise MessageError("trajectory without points")
-        if any(later <= earlier for earlier, later in zip(offsets_ns, offsets_ns[1:], strict=False)):
+        if any(later <= earlier for earlier, later in itertools.pairwise(offsets_ns)):
             raise MessageError("trajectory whose time_from_start does not ascend from point to point")
         order = [list(names).index(joint) for joint in self.joints]
         points = self._matrix("positions", positions, len(names))[:, order]
@@ -129,6 +132,10 @@ class PositionController:
 
     def __init__(self, joints: Sequence[str], positions: NDArray[np.float64]) -> None:
         self.joints = tuple(joints)
+        self.reset(positions)
+
+    def reset(self, positions: NDArray[np.float64]) -> None:
+        """Holds ``positions`` [D]."""
         self._positions = np.array(positions, dtype=np.float64)
 
     def accept(self, values: Sequence[float]) -> None:

@@ -27,7 +27,9 @@ def read_stl(path: Path) -> NDArray[np.float64]:
     data = path.read_bytes()
     count = int.from_bytes(data[80:_STL_HEADER], "little") if len(data) >= _STL_HEADER else -1
     if count < 0 or len(data) < _STL_HEADER + count * _STL_TRIANGLE.itemsize:
-        raise Gr00tRosError(f"{path}: not a whole binary STL file ({len(data)} bytes); install its package again")
+        raise Gr00tRosError(
+            f"{path}: not a whole binary STL file ({len(data)} bytes); install its package again"
+        )
     triangles = np.frombuffer(data, _STL_TRIANGLE, count, _STL_HEADER)["corners"]
     return triangles.astype(np.float64)
 

@@ -54,7 +54,9 @@ def _egl_devices() -> int:
         return 0
     if not address:
         return 0
-    query = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int))(address)
+    query = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int))(
+        address
+    )
     count = ctypes.c_int(0)
     return count.value if query(0, None, ctypes.byref(count)) else 0
 

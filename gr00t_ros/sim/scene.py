@@ -64,7 +64,9 @@ def robot_model_path() -> Path:
         )
     path = Path(spec.submodule_search_locations[0]) / ROBOT_MODEL
     if not path.is_file():
-        raise SimulationError(f"{path} does not exist; version 0.4.0 of {ROBOT_PACKAGE} has it: install that one")
+        raise SimulationError(
+            f"{path} does not exist; version 0.4.0 of {ROBOT_PACKAGE} has it: install that one"
+        )
     return path
 
 
@@ -121,7 +123,9 @@ def _add_surroundings(spec: Any, mujoco: Any) -> None:
     )  # fmt: skip
     world = spec.worldbody
     table = {"contype": _WORLD_BIT, "conaffinity": _ROBOT_BIT, "type": mujoco.mjtGeom.mjGEOM_BOX}
-    world.add_geom(name="table", pos=[0.2, 0, -0.02], size=[0.45, 0.55, 0.02], rgba=[0.72, 0.60, 0.46, 1], **table)
+    world.add_geom(
+        name="table", pos=[0.2, 0, -0.02], size=[0.45, 0.55, 0.02], rgba=[0.72, 0.60, 0.46, 1], **table
+    )
     # Thin, and for the eye only: a work area that tells near from far in the picture.
     world.add_geom(
         name="mat", type=mujoco.mjtGeom.mjGEOM_BOX, pos=[0.27, 0, 0.0003], size=[0.15, 0.22, 0.0003],

@@ -123,7 +123,9 @@ class NodeProcess:
         try:
             code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.command} still runs after {timeout} s; output:\n{self.output}") from None
+            raise AssertionError(
+                f"{self.command} still runs after {timeout} s; output:\n{self.output}"
+            ) from None
         self._reader.join(5.0)
         return code
 

@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulated SO-101 as a ROS node: what a real arm's drivers and controllers are to the rest of the graph.
+
+Gives both cameras, the joint states and, when asked, ``/clock``; takes the commands that ros2_control's controllers
+would take. Topics and message types come from the robot description where one is given (``--params-file
+config/robots/so101.yaml``), so that the node always fits what the policy and the executor were told.
+
+One thread steps the physics, answers commands and publishes joint states; a second one renders. A picture carries the
+stamp of the joint state that it shows, and that joint state is published first.
+"""
+
+from __future__ import annotations
+
+import array
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from gr00t_ros.errors import Gr00tRosError, MessageError, RobotConfigError
+from gr00t_ros.nodes.parameters import Parameters, ParameterSpec
+from gr00t_ros.nodes.plain import refuse_arguments, run_plain
+from gr00t_ros.robot import RobotConfig
+from gr00t_ros.robot_types import COMPRESSED_IMAGE, FLOAT64_MULTI_ARRAY, JOINT_TRAJECTORY, VideoSource
+from gr00t_ros.sim.controllers import PositionController, TrajectoryController
+from gr00t_ros.sim.scene import CAMERAS, TIMESTEP
+from gr00t_ros.sim.so101 import SimulatedSO101
+
+_NS = 1_000_000_000
+# When the loop falls behind by more than this it lets the time go instead of racing after it.
+_MAX_LAG_S = 0.2
+_JPEG_QUALITY = 90
+
+SPECS = (
+    ParameterSpec("width", 320, "width of the pictures", "pixels", 16, 4096, read_only=True),
+    ParameterSpec("height", 240, "height of the pictures", "pixels", 16, 4096, read_only=True),
+    ParameterSpec(
+        "camera_rate", 20.0, "pictures per second of each camera", "Hz", 0.1, 100.0, read_only=True
+    ),
+    ParameterSpec("joint_state_rate", 100.0, "joint states per second", "Hz", 1.0, 500.0, read_only=True),
+    ParameterSpec("shadows", False, "cast shadows; three times as slow without a GPU", read_only=True),
+    ParameterSpec("seed", 0, "places the objects on the table", "", 0, 2**31 - 1, read_only=True),
+    ParameterSpec("publish_clock", False, "publish /clock and stamp everything with it", read_only=True),
+    ParameterSpec(
+        "real_time_factor",
+        1.0,
+        "simulated seconds per second, with publish_clock",
+        "",
+        0.01,
+        100.0,
+        read_only=True,
+    ),
+)
+
+DESCRIPTION = f"""so101_sim: a simulated SO-101 arm with two cameras on ROS 2 topics.
+
+usage: so101_sim [--ros-args --params-file ROBOT_YAML -p name:=value ...]
+
+parameters:
+{chr(10).join(f"  {spec.name} (default {spec.default}): {spec.description}" for spec in SPECS)}
+services: ~/reset (std_srvs/Trigger) puts arm and objects back."""
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Which topics the simulator serves: one entry per camera, controller joints and their topics."""
+
+    videos: tuple[VideoSource, ...]
+    joint_states: tuple[str, ...]
+    trajectories: tuple[tuple[str, tuple[str, ...]], ...]
+    positions: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+DEFAULT_WIRING = Wiring(
+    videos=tuple(VideoSource(camera, f"/camera/{camera}/image_raw") for camera in CAMERAS),
+    joint_states=("/joint_states",),
+    trajectories=(("/arm_controller/joint_trajectory", SimulatedSO101.joint_names[:5]),),
+    positions=(("/gripper_controller/commands", SimulatedSO101.joint_names[5:]),),
+)
+
+
+def wiring_of(robot: RobotConfig) -> Wiring:
+    """The part of a robot description that this arm can serve. Raises RobotConfigError for what it does not have."""
+    for source in robot.video.values():
+        if source.key not in CAMERAS:
+            raise RobotConfigError(
+                f"robot.video.keys: found {source.key!r}, but the simulated SO-101 has {' and '.join(CAMERAS)}"
+            )
+    for key, joints in [(s.key, s.joints) for s in robot.state.values()] + [
+        (g.key, g.joints) for g in robot.action.values()
+    ]:
+        for joint in joints:
+            if joint not in SimulatedSO101.joint_names:
+                names = ", ".join(SimulatedSO101.joint_names)
+                raise RobotConfigError(f"group {key}: joint {joint!r} does not exist, the SO-101 has {names}")
+    for group in robot.action.values():
+        if group.interface not in (JOINT_TRAJECTORY, FLOAT64_MULTI_ARRAY):
+            raise RobotConfigError(
+                f"robot.action.{group.key}.interface: found {group.interface!r}, but the simulated SO-101's "
+                f"controllers take {JOINT_TRAJECTORY} and {FLOAT64_MULTI_ARRAY}"
+            )
+    commands = {kind: tuple((g.topic, g.joints) for g in robot.action.values() if g.interface == kind)
+                for kind in (JOINT_TRAJECTORY, FLOAT64_MULTI_ARRAY)}  # fmt: skip
+    return Wiring(
+        videos=tuple(robot.video.values()),
+        joint_states=tuple(dict.fromkeys(source.topic for source in robot.state.values())),
+        trajectories=commands[JOINT_TRAJECTORY],
+        positions=commands[FLOAT64_MULTI_ARRAY],
+    )
+
+
+class SO101Sim(Node):
+    """Owns the simulation, its controllers, and the thread that renders."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "so101_sim",
+            automatically_declare_parameters_from_overrides=True,
+            allow_undeclared_parameters=True,
+        )
+        self.parameters = Parameters(self, SPECS)
+        description = self.parameters.robot()
+        self.wiring = wiring_of(RobotConfig.from_flat(description)) if description else DEFAULT_WIRING
+        self.sim = SimulatedSO101(
+            cameras=tuple(video.key for video in self.wiring.videos),
+            width=self.parameters["width"],
+            height=self.parameters["height"],
+            seed=self.parameters["seed"],
+            shadows=self.parameters["shadows"],
+        )
+        self._own_clock = bool(self.parameters["publish_clock"])
+        # The physics advances in steps of 2 ms, so the joint state period is a whole number of them.
+        self.period = max(1, round(1.0 / self.parameters["joint_state_rate"] / TIMESTEP)) * TIMESTEP
+        self._frame_every = max(1, round(1.0 / self.parameters["camera_rate"] / self.period))
+        self._ticks = 0
+        self._refused: set[str] = set()
+        self._make_controllers()
+        self._joint_states = [self.create_publisher(JointState, t, 10) for t in self.wiring.joint_states]
+        self._clock_publisher = self.create_publisher(Clock, "/clock", 10) if self._own_clock else None
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.pictures = PictureThread(self, lossless=self._own_clock)
+
+    def _make_controllers(self) -> None:
+        positions = dict(zip(self.sim.joint_names, self.sim.joint_positions(), strict=True))
+        self._controllers: list[TrajectoryController | PositionController] = []
+        for topic, joints in self.wiring.trajectories:
+            follower = TrajectoryController(joints, np.array([positions[joint] for joint in joints]))
+            self._controllers.append(follower)
+            # Depth 1: only the newest command matters, an older one must not be executed late.
+            self.create_subscription(
+                JointTrajectory, topic, self._taker(topic, follower, _take_trajectory), 1
+            )
+        for topic, joints in self.wiring.positions:
+            holder = PositionController(joints, np.array([positions[joint] for joint in joints]))
+            self._controllers.append(holder)
+            self.create_subscription(Float64MultiArray, topic, self._taker(topic, holder, _take_positions), 1)
+
+    def _taker(self, topic: str, controller: Any, take: Any) -> Any:
+        """A subscription callback that tells each kind of refused command once."""
+
+        def callback(message: Any) -> None:
+            try:
+                take(controller, message, self.now_ns())
+                self._refused.discard(topic)
+            except MessageError as error:
+                if topic not in self._refused:
+                    self._refused.add(topic)
+                    self.get_logger().warning(f"{topic}: refused a {error}")
+
+        return callback
+
+    def now_ns(self) -> int:
+        """The time that stamps are in: simulated time with ``publish_clock``, else the node's."""
+        if self._own_clock:
+            return round(self._ticks * self.period * _NS)
+        return int(self.get_clock().now().nanoseconds)
+
+    def tick(self) -> None:
+        """One period: commands to the servos, physics, joint states, and every so often a picture."""
+        self._ticks += 1
+        now = self.now_ns()
+        for controller in self._controllers:
+            self.sim.set_targets(dict(zip(controller.joints, controller.sample(now), strict=True)))
+        self.sim.step(self.period)
+        stamp = Time(sec=now // _NS, nanosec=now % _NS)
+        if self._clock_publisher is not None:
+            self._clock_publisher.publish(Clock(clock=stamp))
+        message = JointState(
+            name=list(self.sim.joint_names),
+            position=self.sim.joint_positions().tolist(),
+            velocity=self.sim.joint_velocities().tolist(),
+        )
+        message.header.stamp = stamp
+        for publisher in self._joint_states:
+            publisher.publish(message)
+        if self._ticks % self._frame_every == 0:
+            self.pictures.post(stamp, self.sim.snapshot())
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.sim.reset()
+        start = dict(zip(self.sim.joint_names, self.sim.joint_positions(), strict=True))
+        for controller in self._controllers:
+            controller.reset(np.array([start[joint] for joint in controller.joints]))
+        response.success, response.message = True, "arm and objects are back at their start"
+        return response
+
+    def run(self, stop: threading.Event) -> None:
+        """Ticks at the set rate until ``stop`` is set, spinning the subscriptions in between."""
+        executor = SingleThreadedExecutor()
+        executor.add_node(self)
+        period = self.period / (self.parameters["real_time_factor"] if self._own_clock else 1.0)
+        due = time.monotonic()
+        while not stop.is_set():
+            late = time.monotonic() - due
+            if late >= 0:
+                self.tick()
+                due += period
+                if late > _MAX_LAG_S:
+                    self.get_logger().warning(
+                        f"the simulation is {late:.2f} s behind and goes on from here; a slower camera_rate or "
+                        "smaller pictures help",
+                        throttle_duration_sec=10.0,
+                    )
+                    due = time.monotonic() + period
+            executor.spin_once(timeout_sec=max(0.0, due - time.monotonic()))
+            self.pictures.check()
+        executor.shutdown(1.0)
+
+
+def _take_trajectory(controller: TrajectoryController, message: JointTrajectory, now_ns: int) -> None:
+    stamp = message.header.stamp
+    controller.accept(
+        list(message.joint_names),
+        [p.time_from_start.sec * _NS + p.time_from_start.nanosec for p in message.points],
+        [p.positions for p in message.points],
+        [p.velocities for p in message.points],
+        stamp_ns=stamp.sec * _NS + stamp.nanosec,
+        now_ns=now_ns,
+    )
+
+
+def _take_positions(controller: PositionController, message: Float64MultiArray, now_ns: int) -> None:
+    controller.accept(message.data)
+
+
+class PictureThread:
+    """Renders and publishes all cameras on a thread of its own, so that joint states never wait for a picture.
+
+    With ``lossless`` the physics waits until the picture before is out (simulated time: every picture is made);
+    otherwise a picture that comes too soon replaces the one that waits.
+    """
+
+    def __init__(self, node: SO101Sim, *, lossless: bool) -> None:
+        self._node = node
+        self._lossless = lossless
+        self._waiting: queue.Queue[tuple[Time, NDArray[np.float64]] | None] = queue.Queue(maxsize=1)
+        self._error: Exception | None = None
+        self._ready = threading.Event()
+        self._publishers = [
+            (
+                video,
+                node.create_publisher(
+                    CompressedImage if video.type == COMPRESSED_IMAGE else Image,
+                    video.topic,
+                    qos_profile_sensor_data,
+                ),
+            )
+            for video in node.wiring.videos
+        ]
+        self._thread = threading.Thread(target=self._run, name="pictures", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        self.check()
+
+    def check(self) -> None:
+        """Raises what ended the thread."""
+        if self._error is not None:
+            raise self._error
+
+    def post(self, stamp: Time, positions: NDArray[np.float64]) -> None:
+        """Hands over one picture's scene; positions is the model's qpos and is not changed afterwards."""
+        while self._error is None:
+            try:
+                self._waiting.put((stamp, positions), timeout=0.1 if self._lossless else 0.0001)
+                return
+            except queue.Full:
+                if not self._lossless:
+                    _discard(self._waiting)
+
+    def _run(self) -> None:
+        try:
+            renderer = self._node.sim.renderer()
+            self._ready.set()
+            names = [video.key for video, _ in self._publishers]
+            while (item := self._waiting.get()) is not None:
+                stamp, positions = item
+                pictures = renderer.render(positions, names)
+                for (video, publisher), picture in zip(self._publishers, pictures, strict=True):
+                    publisher.publish(image_message(video, picture, stamp))
+            renderer.close()
+        except Exception as error:  # noqa: BLE001 (check() raises it on the main thread)
+            self._error = error
+        finally:
+            self._ready.set()
+
+    def close(self) -> None:
+        """Ends the thread; what waits is not rendered any more."""
+        while self._thread.is_alive():
+            _discard(self._waiting)
+            try:
+                self._waiting.put(None, timeout=0.1)
+            except queue.Full:
+                continue
+            self._thread.join()
+
+
+def _discard(waiting: queue.Queue[Any]) -> None:
+    try:
+        waiting.get_nowait()
+    except queue.Empty:
+        pass
+
+
+def image_message(video: VideoSource, picture: NDArray[np.uint8], stamp: Time) -> Image | CompressedImage:
+    """picture [H, W, 3] RGB as the message type that the robot description gives the camera."""
+    frame = f"{video.key}_camera"
+    if video.type == COMPRESSED_IMAGE:
+        done, jpeg = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        if not done:
+            raise Gr00tRosError(f"{video.topic}: the picture cannot be encoded as JPEG")
+        compressed = CompressedImage(format="jpeg", data=array.array("B", jpeg.tobytes()))
+        compressed.header.stamp, compressed.header.frame_id = stamp, frame
+        return compressed
+    height, width, _ = picture.shape
+    # rclpy takes an array.array as it is; from bytes or lists it would check every value.
+    message = Image(
+        height=height, width=width, encoding="rgb8", step=3 * width, data=array.array("B", picture.tobytes())
+    )
+    message.header.stamp, message.header.frame_id = stamp, frame
+    return message
+
+
+def _body(arguments: list[str], stop: threading.Event) -> int:
+    refuse_arguments(arguments)
+    node = SO101Sim()
+    cameras = ", ".join(f"{video.key} on {video.topic}" for video in node.wiring.videos)
+    node.get_logger().info(
+        f"ready: {cameras}; {node.sim.width}x{node.sim.height} at {1 / node.period / node._frame_every:g} Hz, "
+        f"joint states at {1 / node.period:g} Hz"
+    )
+    try:
+        node.run(stop)
+    finally:
+        node.pictures.close()
+        node.sim.close()
+        node.destroy_node()
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of ``so101_sim``."""
+    return run_plain(_body, argv, DESCRIPTION)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
