@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can go wrong on the robot side, as types a caller can tell apart.
 
-Every message says what was wrong, where, what was expected and what to do. Nodes log the message once per cause and
-stay alive; commands print it as one line and exit non-zero.
+Every message says what was wrong, where, what was expected and what to do. Nodes log the message once per
+cause and stay alive; commands print it as one line and exit non-zero.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class UnsafeCommand(Gr00tRosError):
 
 
 class DatasetError(Gr00tRosError):
-    """A dataset or recording cannot be read: the text names the file, key or episode and what was expected."""
+    """A dataset or recording cannot be read: the text names the file, key or episode and what was
+    expected."""
 
 
 class SimulationError(Gr00tRosError):
@@ -43,9 +44,9 @@ class SimulationError(Gr00tRosError):
 class Cause:
     """One reason why an observation cannot be assembled now.
 
-    ``kind`` is one of the ``NotReady`` kinds, fit for counting; ``source`` is the key path in the robot YAML, for
-    example ``video.front``; ``text`` is the sentence for people. ``text`` holds measured ages, so compare causes by
-    ``(kind, source)`` to report each once.
+    ``kind`` is one of the ``NotReady`` kinds, fit for counting; ``source`` is the key path in the robot YAML,
+    for example ``video.front``; ``text`` is the sentence for people. ``text`` holds measured ages, so compare
+    causes by ``(kind, source)`` to report each once.
     """
 
     kind: str

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a robot YAML says, typed and checked: one description for the policy, the executor, the recorder and the converter.
+"""What a robot YAML says, typed and checked: one description for the policy, the executor, the recorder and
+the converter.
 
-Everything that touches the robot takes a ``RobotConfig`` and nothing else about it, so that training and deployment
-cannot drift apart. It comes from a file (commands, converter), from a nested mapping (tests) or from the flat parameters
-of a ROS node; all three give equal objects. A wrong description is refused with the key path, the value found and what
-was expected.
+Everything that touches the robot takes a ``RobotConfig`` and nothing else about it, so that training and
+deployment cannot drift apart. It comes from a file (commands, converter), from a nested mapping (tests) or
+from the flat parameters of a ROS node; all three give equal objects. A wrong description is refused with the
+key path, the value found and what was expected.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from gr00t_ros import robot_fit, robot_parsing
 from gr00t_ros.errors import RobotConfigError
 from gr00t_ros.robot_sections import Section, shown
 from gr00t_ros.robot_types import (
+    HEADER,
     MESSAGE_TYPES,
     ActionGroupConfig,
     ExecutorConfig,
@@ -51,8 +53,8 @@ __all__ = [
 class RobotConfig:
     """A robot: where observations come from, where commands go, and what they may be. Immutable.
 
-    ``video``, ``state`` and ``action`` are keyed by the checkpoint's modality keys and iterate in the YAML's order.
-    ``units`` holds only the joints that the YAML names; ``unit`` answers for every joint.
+    ``video``, ``state`` and ``action`` are keyed by the checkpoint's modality keys and iterate in the YAML's
+    order. ``units`` holds only the joints that the YAML names; ``unit`` answers for every joint.
     """
 
     name: str
@@ -69,7 +71,8 @@ class RobotConfig:
 
     @classmethod
     def from_file(cls, path: str | Path) -> RobotConfig:
-        """Read a ROS 2 parameter file: ``robot`` below ``ros__parameters`` of ``/**`` or of any one node name.
+        """Read a ROS 2 parameter file: ``robot`` below ``ros__parameters`` of ``/**`` or of any one node
+        name.
 
         Raises RobotConfigError, its message starting with the path, when the file cannot be read or is wrong.
         """
@@ -90,12 +93,14 @@ class RobotConfig:
 
     @classmethod
     def from_flat(cls, parameters: Mapping[str, Any]) -> RobotConfig:
-        """From ROS parameters below the prefix ``robot.``: ``{"video.front.topic": ..., "step_rate": ...}``."""
+        """From ROS parameters below the prefix ``robot.``: ``{"video.front.topic": ..., "step_rate":
+        ...}``."""
         return cls.from_mapping(_expand_dots(parameters, "robot"))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> RobotConfig:
-        """From the nested mapping below ``robot``. Raises RobotConfigError for the first thing that is wrong."""
+        """From the nested mapping below ``robot``. Raises RobotConfigError for the first thing that is
+        wrong."""
         top = Section(values, "robot")
         name = top.name("name", "the robot's name")
         embodiment_tag = top.text(
@@ -153,6 +158,13 @@ class RobotConfig:
         return self.executor.joint_state_topic
 
     @property
+    def executor_joint_state_stamp(self) -> str:
+        """Which time counts for those messages, ``header`` or ``receive``: what the state section says for
+        them."""
+        stamps = [s.stamp for s in self.state.values() if s.topic == self.executor.joint_state_topic]
+        return stamps[0] if stamps else HEADER
+
+    @property
     def topics(self) -> tuple[TopicSpec, ...]:
         """Every source of observations (cameras, states, then the instruction), each topic once."""
         users: dict[str, tuple[str, list[str]]] = {}
@@ -189,9 +201,10 @@ class RobotConfig:
     ) -> None:
         """Refuse a description that does not fit a checkpoint.
 
-        ``modality`` is the checkpoint's configuration for the embodiment tag: ``video``, ``state``, ``action`` and
-        ``language``, each with ``modality_keys`` and ``delta_indices``. Widths are columns per key, in dataset
-        units; ``horizon`` is the largest number of action steps. Raises one RobotConfigError with every mismatch.
+        ``modality`` is the checkpoint's configuration for the embodiment tag: ``video``, ``state``,
+        ``action`` and ``language``, each with ``modality_keys`` and ``delta_indices``. Widths are columns per
+        key, in dataset units; ``horizon`` is the largest number of action steps. Raises one RobotConfigError
+        with every mismatch.
         """
         problems = robot_fit.mismatches(self, modality, state_widths, action_widths, horizon)
         if problems:
@@ -209,15 +222,15 @@ class RobotConfig:
             first, first_kind = kinds.setdefault(topic, (path, kind))
             if kind != first_kind:
                 raise RobotConfigError(
-                    f"robot.{path}.topic: found {topic!r} for {kind}, which robot.{first} reads as {first_kind}, "
-                    "expected a topic of its own"
+                    f"robot.{path}.topic: found {topic!r} for {kind}, which robot.{first} reads as "
+                    f"{first_kind}, expected a topic of its own"
                 )
         for spec in self.command_topics:
             if spec.topic in kinds or spec.topic == self.executor.joint_state_topic:
                 reader = kinds.get(spec.topic, ("executor.joint_state_topic",))[0]
                 raise RobotConfigError(
-                    f"robot.{spec.used_by[0]}.topic: found {spec.topic!r}, which robot.{reader} reads, expected a topic "
-                    "that carries commands only"
+                    f"robot.{spec.used_by[0]}.topic: found {spec.topic!r}, which robot.{reader} reads, "
+                    "expected a topic that carries commands only"
                 )
         return self
 
@@ -231,7 +244,8 @@ class _StrictLoader(yaml.SafeLoader):
             if isinstance(key_node, yaml.ScalarNode) and key_node.tag != "tag:yaml.org,2002:merge":
                 if key_node.value in seen:
                     raise RobotConfigError(
-                        f"line {key_node.start_mark.line + 1}: found the key {key_node.value!r} twice, expected it once"
+                        f"line {key_node.start_mark.line + 1}: found the key {key_node.value!r} twice, "
+                        "expected it once"
                     )
                 seen.add(key_node.value)
         return super().construct_mapping(node, deep=deep)
@@ -247,7 +261,8 @@ def _robot_section(document: Any) -> Mapping[str, Any]:
     first, *others = found.values()
     if any(other != first for other in others):
         raise RobotConfigError(
-            f"found different robots for {', '.join(found)}, expected one for all nodes: /**: ros__parameters: robot: ..."
+            f"found different robots for {', '.join(found)}, expected one for all nodes: "
+            "/**: ros__parameters: robot: ..."
         )
     if not isinstance(first, Mapping):
         raise RobotConfigError(f"robot: found {shown(first)}, expected keys with values")

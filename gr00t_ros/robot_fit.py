@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a robot description fits a checkpoint's modality configuration: every mismatch as one line of text.
 
-Used by ``RobotConfig.check_against`` when the policy is configured. What the checkpoint needs must be there; cameras and
-states that it does not use may be there as well (recordings hold more than one policy sees); action groups must match
-one to one, since a group without a source would never move and an action without a group would be dropped silently.
+Used by ``RobotConfig.check_against`` when the policy is configured. What the checkpoint needs must be there;
+cameras and states that it does not use may be there as well (recordings hold more than one policy sees);
+action groups must match one to one, since a group without a source would never move and an action without a
+group would be dropped silently.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def mismatches(
     action_widths: Mapping[str, int],
     horizon: int,
 ) -> list[str]:
-    """All reasons why ``robot`` and the checkpoint do not fit; empty when they do. Arguments as ``check_against``."""
+    """All reasons why ``robot`` and the checkpoint do not fit; empty when they do. Arguments as
+    ``check_against``."""
     return [
         *_video(robot, modality),
         *_state(robot, modality, state_widths),
@@ -41,8 +43,8 @@ def _video(robot: RobotConfig, modality: Mapping[str, Any]) -> Iterable[str]:
     used = tuple(key for key in robot.video if key in keys)
     if set(used) == set(keys) and used != keys:
         yield (
-            f"video.keys: found the order {', '.join(used)}, expected {', '.join(keys)}: the order in which the network "
-            "sees the cameras"
+            f"video.keys: found the order {', '.join(used)}, expected {', '.join(keys)}: the order in which the "
+            "network sees the cameras"
         )
     yield from _past_only("video", deltas)
 
@@ -61,10 +63,10 @@ def _action(
     yield from _missing("action", keys, robot.action)
     for key in robot.action:
         if key not in keys:
-            yield f"action.{key}: the checkpoint gives no such action, expected only: {', '.join(keys) or 'none'}"
+            yield f"action.{key}: the checkpoint gives no such action, expected {', '.join(keys) or 'none'}"
     yield from _widths("action", keys, robot.action, widths)
     if len(deltas) > horizon:
-        yield f"action: the checkpoint's delta_indices have {len(deltas)} steps, expected at most its horizon {horizon}"
+        yield f"action: the checkpoint's delta_indices have {len(deltas)} steps, its horizon only {horizon}"
     if not deltas or any(later - earlier != 1 for earlier, later in pairwise(deltas)):
         yield f"action: the checkpoint's delta_indices are {list(deltas)}, expected consecutive steps"
 
@@ -92,11 +94,11 @@ def _widths(
         if key in have and key in widths and have[key].width != widths[key]:
             names = ", ".join(have[key].joints)
             yield (
-                f"{kind}.{key}: found {have[key].width} columns ({names}), expected {widths[key]} as in the checkpoint's "
-                "statistics"
+                f"{kind}.{key}: found {have[key].width} columns ({names}), expected {widths[key]} as in the "
+                "checkpoint's statistics"
             )
 
 
 def _past_only(kind: str, deltas: Sequence[int]) -> Iterable[str]:
     if any(delta > 0 for delta in deltas):
-        yield f"{kind}: the checkpoint's delta_indices are {list(deltas)}, expected none after the present (0)"
+        yield f"{kind}: the checkpoint's delta_indices are {list(deltas)}, expected none after 0, the present"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the sections of a robot YAML to the dataclasses of ``robot_types``, each value checked on the way.
 
-Used by ``robot.RobotConfig`` alone. Every refusal is a RobotConfigError that names the key path, the value found and
-what was expected. What a later version will understand (velocity, twist and pose commands) is refused here too: an
-option that is accepted and does nothing would be worse.
+Used by ``robot.RobotConfig`` alone. Every refusal is a RobotConfigError that names the key path, the value
+found and what was expected. What a later version will understand (velocity, twist and pose commands) is
+refused here too: an option that is accepted and does nothing would be worse.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def read_state(section: Section) -> dict[str, StateSource]:
             if getattr(first, field) != getattr(source, field):
                 raise RobotConfigError(
                     f"{section.path}.{source.key}.{field}: found {getattr(source, field)!r}, expected "
-                    f"{getattr(first, field)!r} as {section.path}.{first.key} has for the same topic {source.topic}"
+                    f"{getattr(first, field)!r}, as {section.path}.{first.key} has for the same topic"
                 )
     return sources
 
@@ -250,17 +250,14 @@ def read_recording(section: Section) -> RecordingConfig:
 
 
 def read_executor(section: Section, state: Mapping[str, StateSource]) -> ExecutorConfig:
-    """Thresholds of the executor; the topic of measured joints follows from the state section where it can."""
+    """Thresholds of the executor; the topic of measured joints follows from the state section where it
+    can."""
     measured = sorted({s.topic for s in state.values() if s.type == JOINT_STATE and s.field == "position"})
     if not section.has("joint_state_topic") and len(measured) != 1:
-        found = (
-            f"positions come on {len(measured)} topics ({', '.join(measured)})"
-            if measured
-            else "no positions there"
-        )
+        found = ", ".join(measured) or "none"
         section.fail(
             "joint_state_topic",
-            f"the JointState topic that holds every commanded joint: the state section does not say which ({found})",
+            f"the JointState topic that holds every commanded joint (the state section names {found})",
         )
     config = ExecutorConfig(
         joint_state_topic=section.topic("joint_state_topic", measured[0] if measured else None),
@@ -296,7 +293,7 @@ def _refuse_shared_topic(
     for user in users:
         if user.topic in seen:
             raise RobotConfigError(
-                f"{section.path}.{user.key}.topic: found {user.topic!r}, which {section.path}.{seen[user.topic]} uses "
-                f"already, expected another topic: {why}"
+                f"{section.path}.{user.key}.topic: found {user.topic!r}, which "
+                f"{section.path}.{seen[user.topic]} uses already, expected another topic: {why}"
             )
         seen[user.topic] = user.key

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading a nested mapping one checked value at a time, so that every mistake is named by its key path.
 
-A ``Section`` is one level of a robot YAML. Each ``text``, ``number``, ``names``... call takes one key, checks the value
-and remembers the key; ``done`` then refuses what was never asked for. Knows nothing about robots; ``robot_parsing``
-does.
+A ``Section`` is one level of a robot YAML. Each ``text``, ``number``, ``names``... call takes one key, checks
+the value and remembers the key; ``done`` then refuses what was never asked for. Knows nothing about robots;
+``robot_parsing`` does.
 """
 
 from __future__ import annotations

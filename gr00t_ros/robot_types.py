@@ -1,29 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of a robot description, as small frozen dataclasses, with the defaults and the reason for each.
 
-``robot_parsing`` makes them from a robot YAML, ``robot.RobotConfig`` holds them, everything else reads them. Values
-are SI: s, Hz, rad, m, and rad/s, m/s for velocities.
+``robot_parsing`` makes them from a robot YAML, ``robot.RobotConfig`` holds them, everything else reads them.
+Values are SI: s, Hz, rad, m, and rad/s, m/s for velocities.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# A camera frame older than this shows another scene: six frames of a 30 Hz camera, four steps of a 20 Hz policy.
+# A camera frame older than this shows another scene: six frames of a 30 Hz camera, four steps of a 20 Hz
+# policy.
 DEFAULT_VIDEO_MAX_AGE = 0.2
 # Joint states come at 50 Hz or more from any controller manager: five missed messages.
 DEFAULT_STATE_MAX_AGE = 0.1
-# The executor holds when measured joints are older than this: ten missed messages at 50 Hz, and still short against
-# what an arm at 1 rad/s does unseen (0.2 rad).
+# The executor holds when measured joints are older than this: ten missed messages at 50 Hz, and still short
+# against what an arm at 1 rad/s does unseen (0.2 rad).
 DEFAULT_MAX_JOINT_STATE_AGE = 0.2
-# A chunk whose camera frame is older than this was decided about another scene. It must exceed the time of one
-# inference, which is 0.1 to 0.3 s on the hardware that this is meant for.
+# A chunk whose camera frame is older than this was decided about another scene. It must exceed the time of
+# one inference, which is 0.1 to 0.3 s on the hardware that this is meant for.
 DEFAULT_MAX_CHUNK_AGE = 1.0
-# How far ahead of now a chunk may start. Chunks start at their camera frame, in the past, unless the checkpoint
-# predicts from a later step on.
+# How far ahead of now a chunk may start. Chunks start at their camera frame, in the past, unless the
+# checkpoint predicts from a later step on.
 DEFAULT_MAX_START_AHEAD = 1.0
-# rad (m for sliding joints). A position command may lead the measured joint by this much, no more: enough for the lag
-# of a soft position controller, too little for an arm that is blocked to wind up far behind its obstacle.
+# rad (m for sliding joints). A position command may lead the measured joint by this much, no more: enough for
+# the lag of a soft position controller, too little for an arm that is blocked to wind up far behind its
+# obstacle.
 DEFAULT_MAX_TRACKING_ERROR = 0.5
 
 IMAGE = "image"
@@ -69,9 +71,10 @@ class VideoSource:
 class StateSource:
     """What feeds one state key: which topic, and which of its values, in column order.
 
-    ``joints`` names the columns: joints of a JointState, matched by name; for an array the names given in the YAML or
-    ``<key>_0`` and so on; for a pose x, y, z and the rotation's parts. ``indices`` are positions in an array (empty
-    for the other types), ``array_width`` is the length that its messages must have, where the YAML says so.
+    ``joints`` names the columns: joints of a JointState, matched by name; for an array the names given in the
+    YAML or ``<key>_0`` and so on; for a pose x, y, z and the rotation's parts. ``indices`` are positions in
+    an array (empty for the other types), ``array_width`` is the length that its messages must have, where the
+    YAML says so.
     """
 
     key: str
@@ -112,8 +115,8 @@ class ActionGroupConfig:
 class JointLimits:
     """What one joint may be commanded: rad, rad/s, rad/s^2 (m for sliding joints).
 
-    ``acceleration`` is None where the YAML gives none: velocity may then change at once. ``max_tracking_error`` is
-    how far a command may be from the measured position.
+    ``acceleration`` is None where the YAML gives none: velocity may then change at once.
+    ``max_tracking_error`` is how far a command may be from the measured position.
     """
 
     min: float

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Between a dataset's units and SI: the one place where degrees, percent or ticks become rad, m, s, and back.
 
-The observation builder goes from SI (what ROS messages carry) to dataset units (what the checkpoint was trained on);
-``chunk_from_actions`` goes the other way. Both take the same ``JointUnit`` from the robot YAML, so the two directions
-cannot drift apart.
+The observation builder goes from SI (what ROS messages carry) to dataset units (what the checkpoint was
+trained on); ``chunk_from_actions`` goes the other way. Both take the same ``JointUnit`` from the robot YAML,
+so the two directions cannot drift apart.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 class JointUnit:
     """How one joint's dataset value maps to SI: ``si = sign * scale * dataset + offset``.
 
-    ``scale`` is SI per dataset unit and positive (0.0174533 for degrees, 0.01 for percent of 1 m), ``sign`` is 1 or
-    -1 (a joint that the dataset counts the other way round), ``offset`` is the SI value of dataset zero.
+    ``scale`` is SI per dataset unit and positive (0.0174533 for degrees, 0.01 for percent of 1 m), ``sign``
+    is 1 or -1 (a joint that the dataset counts the other way round), ``offset`` is the SI value of dataset
+    zero.
     """
 
     scale: float = 1.0

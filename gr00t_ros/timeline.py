@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Action chunks on a time axis: what every group should be at a point in time.
+
+The executor adds each accepted chunk and asks for the target at every period. No ROS types, no wall time, no
+limits: those are the safety filter's. Steps that are already past are skipped, simply because nobody asks for
+them; between two steps the target runs in a straight line. A newer chunk replaces the older from its start
+on, or at once when its start has passed; the change of target that this can mean is bounded by the safety
+filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gr00t_ros.chunk import Chunk, ChunkGroup
+
+Values = NDArray[np.float64]
+
+#: nothing has been added
+EMPTY = "empty"
+#: the plan starts later: hold
+EARLY = "early"
+#: follow ``values``
+ACTIVE = "active"
+#: the last step has passed: stop and hold
+ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The plan at one point in time. ``values`` and ``velocities`` are SI (velocities per second), float64
+    [D] by group key, and empty unless ``status`` is ``active``: a caller cannot follow a plan that has ended.
+
+    ``step`` is the place in ``chunk``, in steps with a fraction.
+    """
+
+    status: str
+    values: Mapping[str, Values] = field(default_factory=dict)
+    velocities: Mapping[str, Values] = field(default_factory=dict)
+    step: float = 0.0
+    chunk: Chunk | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The committed plan: step i of every group is due at ``start_ns + i * step_ns``; values float64 [T, D],
+    SI."""
+
+    start_ns: int
+    step_ns: int
+    groups: tuple[ChunkGroup, ...]
+
+
+class Timeline:
+    """At most ``max_chunks`` chunks: the one that is followed and those that start later.
+
+    ``add`` and ``clear`` may run on another thread than ``sample`` and ``plan``: the chunks are an immutable
+    tuple that is exchanged in one step.
+    """
+
+    def __init__(self, max_chunks: int = 4) -> None:
+        if max_chunks < 1:
+            raise ValueError(f"max_chunks is {max_chunks}, expected at least 1")
+        self._max_chunks = max_chunks
+        self._chunks: tuple[Chunk, ...] = ()  # by start; each newer than those before it
+
+    def add(self, chunk: Chunk) -> None:
+        """Add an accepted chunk (see ``check_chunk``), newer than all before. It replaces what starts after
+        it."""
+        kept = tuple(old for old in self._chunks if old.start_ns < chunk.start_ns)
+        self._chunks = (*kept, chunk)[-self._max_chunks :]
+
+    def clear(self) -> None:
+        """Forget all chunks."""
+        self._chunks = ()
+
+    def sample(self, t_ns: int) -> Sample:
+        """Target and velocity at ``t_ns``."""
+        return _sample(self._chunks, t_ns)
+
+    def plan(self, t_ns: int) -> Plan | None:
+        """What is committed from ``t_ns`` on, on the time grid of the newest chunk; None when nothing is
+        left.
+
+        The first step is the last one due at or before ``t_ns`` where the plan covers that, so that the plan
+        can be interpolated at ``t_ns`` itself. Where two chunks leave a gap, the plan begins after it.
+        """
+        chunks = self._chunks
+        if not chunks or t_ns > chunks[-1].end_ns:
+            return None
+        newest = chunks[-1]
+        first = (t_ns - newest.start_ns) // newest.step_ns
+        times = [newest.start_ns + i * newest.step_ns for i in range(first, newest.horizon)]
+        samples = [_sample(chunks, time) for time in times]
+        # The newest chunk's own steps are always active, so something is left after the last gap.
+        begin = max((i + 1 for i, sample in enumerate(samples) if sample.status != ACTIVE), default=0)
+        groups = tuple(
+            replace(group, values=np.stack([sample.values[group.key] for sample in samples[begin:]]))
+            for group in newest.groups
+        )
+        return Plan(times[begin], newest.step_ns, groups)
+
+
+def _sample(chunks: tuple[Chunk, ...], t_ns: int) -> Sample:
+    if not chunks:
+        return Sample(EMPTY)
+    chunk = _due(chunks, t_ns)
+    if chunk is None:
+        return Sample(EARLY)
+    if t_ns > chunk.end_ns:
+        starts_later = chunks[-1].start_ns > t_ns
+        return Sample(EARLY if starts_later else ENDED, step=float(chunk.horizon - 1), chunk=chunk)
+    place = (t_ns - chunk.start_ns) / chunk.step_ns
+    values, velocities = {}, {}
+    for group in chunk.groups:
+        values[group.key], velocities[group.key] = _interpolate(group.values, place, chunk.step_ns)
+    return Sample(ACTIVE, values, velocities, place, chunk)
+
+
+def _due(chunks: tuple[Chunk, ...], t_ns: int) -> Chunk | None:
+    """The newest chunk that has started."""
+    for chunk in reversed(chunks):
+        if chunk.start_ns <= t_ns:
+            return chunk
+    return None
+
+
+def _interpolate(values: Values, place: float, step_ns: int) -> tuple[Values, Values]:
+    """Value and velocity [D] at a place between two steps; on the last step the velocity is zero."""
+    before = int(place)
+    if before >= len(values) - 1:
+        return values[-1].copy(), np.zeros(values.shape[1])
+    rise = values[before + 1] - values[before]
+    return values[before] + (place - before) * rise, rise * (1e9 / step_ns)
