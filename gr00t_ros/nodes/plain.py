@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the nodes without a lifecycle start and end: simulator, replay and monitor. The lifecycle nodes have their own.
+"""How the nodes without a lifecycle start and end: simulator, replay and monitor. The lifecycle nodes have
+their own.
 
-SIGINT and SIGTERM only set an event: the node's loop ends, threads are joined, publishers go away in order, and the exit
-code is the node's own verdict.
+SIGINT and SIGTERM only set an event: the node's loop ends, threads are joined, publishers go away in order,
+and the exit code is the node's own verdict.
 """
 
 from __future__ import annotations

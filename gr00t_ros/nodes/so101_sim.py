@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulated SO-101 as a ROS node: what a real arm's drivers and controllers are to the rest of the graph.
 
-Gives both cameras, the joint states and, when asked, ``/clock``; takes the commands that ros2_control's controllers
-would take. Topics and message types come from the robot description where one is given (``--params-file
-config/robots/so101.yaml``), so that the node always fits what the policy and the executor were told.
+Gives both cameras, the joint states and, when asked, ``/clock``; takes the commands that ros2_control's
+controllers would take. Topics and message types come from the robot description where one is given
+(``--params-file config/robots/so101.yaml``), so that the node always fits what the policy and the executor
+were told.
 
-One thread steps the physics, answers commands and publishes joint states; a second one renders. A picture carries the
-stamp of the joint state that it shows, and that joint state is published first.
+One thread steps the physics, answers commands and publishes joint states; a second one renders. A picture
+carries the stamp of the joint state that it shows, and that joint state is published first.
 """
 
 from __future__ import annotations
 
 import array
+import contextlib
 import queue
 import threading
 import time
@@ -94,11 +96,11 @@ DEFAULT_WIRING = Wiring(
 
 
 def wiring_of(robot: RobotConfig) -> Wiring:
-    """The part of a robot description that this arm can serve. Raises RobotConfigError for what it does not have."""
+    """The part of a robot description that this arm serves; RobotConfigError for what it does not have."""
     for source in robot.video.values():
         if source.key not in CAMERAS:
             raise RobotConfigError(
-                f"robot.video.keys: found {source.key!r}, but the simulated SO-101 has {' and '.join(CAMERAS)}"
+                f"robot.video.keys: found {source.key!r}, the simulated SO-101 has {' and '.join(CAMERAS)}"
             )
     for key, joints in [(s.key, s.joints) for s in robot.state.values()] + [
         (g.key, g.joints) for g in robot.action.values()
@@ -146,6 +148,7 @@ class SO101Sim(Node):
         # The physics advances in steps of 2 ms, so the joint state period is a whole number of them.
         self.period = max(1, round(1.0 / self.parameters["joint_state_rate"] / TIMESTEP)) * TIMESTEP
         self._frame_every = max(1, round(1.0 / self.parameters["camera_rate"] / self.period))
+        self.camera_rate = 1.0 / self.period / self._frame_every
         self._ticks = 0
         self._refused: set[str] = set()
         self._make_controllers()
@@ -231,8 +234,8 @@ class SO101Sim(Node):
                 due += period
                 if late > _MAX_LAG_S:
                     self.get_logger().warning(
-                        f"the simulation is {late:.2f} s behind and goes on from here; a slower camera_rate or "
-                        "smaller pictures help",
+                        f"the simulation is {late:.2f} s behind and goes on from here; a slower camera_rate "
+                        "or smaller pictures help",
                         throttle_duration_sec=10.0,
                     )
                     due = time.monotonic() + period
@@ -258,10 +261,10 @@ def _take_positions(controller: PositionController, message: Float64MultiArray, 
 
 
 class PictureThread:
-    """Renders and publishes all cameras on a thread of its own, so that joint states never wait for a picture.
+    """Renders and publishes all cameras on its own thread, so that joint states never wait for a picture.
 
-    With ``lossless`` the physics waits until the picture before is out (simulated time: every picture is made);
-    otherwise a picture that comes too soon replaces the one that waits.
+    With ``lossless`` the physics waits until the picture before is out (simulated time: every picture is
+    made); otherwise a picture that comes too soon replaces the one that waits.
     """
 
     def __init__(self, node: SO101Sim, *, lossless: bool) -> None:
@@ -312,7 +315,7 @@ class PictureThread:
                 for (video, publisher), picture in zip(self._publishers, pictures, strict=True):
                     publisher.publish(image_message(video, picture, stamp))
             renderer.close()
-        except Exception as error:  # noqa: BLE001 (check() raises it on the main thread)
+        except Exception as error:  # check() raises it on the main thread
             self._error = error
         finally:
             self._ready.set()
@@ -329,10 +332,8 @@ class PictureThread:
 
 
 def _discard(waiting: queue.Queue[Any]) -> None:
-    try:
+    with contextlib.suppress(queue.Empty):
         waiting.get_nowait()
-    except queue.Empty:
-        pass
 
 
 def image_message(video: VideoSource, picture: NDArray[np.uint8], stamp: Time) -> Image | CompressedImage:
@@ -359,7 +360,7 @@ def _body(arguments: list[str], stop: threading.Event) -> int:
     node = SO101Sim()
     cameras = ", ".join(f"{video.key} on {video.topic}" for video in node.wiring.videos)
     node.get_logger().info(
-        f"ready: {cameras}; {node.sim.width}x{node.sim.height} at {1 / node.period / node._frame_every:g} Hz, "
+        f"ready: {cameras}; {node.sim.width}x{node.sim.height} at {node.camera_rate:g} Hz, "
         f"joint states at {1 / node.period:g} Hz"
     )
     try:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ros2_control would run in front of the simulated servos: a trajectory and a position controller. No ROS.
+"""What ros2_control would run in front of the simulated servos: a trajectory and a position controller. No
+ROS.
 
-Used by ``nodes/so101_sim.py``. They follow joint_trajectory_controller and forward_command_controller closely enough
-that a program which drives the one drives the other: the newest trajectory replaces the one before it from its start
-time on, points that are already over are passed by, and the first stretch starts from the position commanded when the
-trajectory came in.
+Used by ``nodes/so101_sim.py``. They follow joint_trajectory_controller and forward_command_controller closely
+enough that a program which drives the one drives the other: the newest trajectory replaces the one before it
+from its start time on, points that are already over are passed by, and the first stretch starts from the
+position commanded when the trajectory came in.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _NS = 1_000_000_000
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Points of one trajectory: times_ns [N] on the clock, ascending; positions and maybe velocities [N, D] (SI)."""
+    """Points of one trajectory: times_ns [N] on the clock, ascending; positions and maybe velocities [N, D]
+    (SI).
+    """
 
     times_ns: tuple[int, ...]
     positions: NDArray[np.float64]
@@ -72,11 +75,11 @@ class TrajectoryController:
         stamp_ns: int,
         now_ns: int,
     ) -> None:
-        """Takes one trajectory: ``offsets_ns`` [N] from its stamp (0 means now), ``positions`` [N, D], ``velocities``
-        [N, D] or N empty rows, in the order of ``names``.
+        """Takes one trajectory: ``offsets_ns`` [N] from its stamp (0 means now), ``positions`` [N, D],
+        ``velocities`` [N, D] or N empty rows, in the order of ``names``.
 
-        Raises MessageError, and keeps what it was doing, when joints are missing or unknown, times do not ascend,
-        lengths differ, a value is not finite, or all of the trajectory lies in the past.
+        Raises MessageError, and keeps what it was doing, when joints are missing or unknown, times do not
+        ascend, lengths differ, a value is not finite, or all of the trajectory lies in the past.
         """
         if sorted(names) != sorted(self.joints):
             raise MessageError(

@@ -2,9 +2,10 @@
 """STL files and a decimation that keeps edges, so that CAD meshes render in real time without a GPU.
 
 Used by ``scene.py`` only. The SO-101's meshes hold 320,000 triangles; a software renderer wants some 15,000.
-The method is vertex clustering with quadric error metrics: space is cut into cells, all corners in a cell become one
-vertex, and that vertex is where the squared distances to the planes of the cell's triangles are smallest (Lindstrom,
-"Out-of-core simplification of large polygonal models", 2000). It is one pass of numpy and keeps flat faces flat.
+The method is vertex clustering with quadric error metrics: space is cut into cells, all corners in a cell
+become one vertex, and that vertex is where the squared distances to the planes of the cell's triangles are
+smallest (Lindstrom, "Out-of-core simplification of large polygonal models", 2000). It is one pass of numpy
+and keeps flat faces flat.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from gr00t_ros.errors import Gr00tRosError
 
 _STL_HEADER = 84  # bytes: an 80-byte title and the number of triangles
 _STL_TRIANGLE = np.dtype([("normal", "<3f4"), ("corners", "<3f4", (3,)), ("attributes", "<u2")])
-# Quadrics of a flat cell are singular; this share of their trace pulls the vertex to the cell's mean corner instead.
+# Quadrics of a flat cell are singular; this share of their trace pulls the vertex to the cell's mean corner
+# instead.
 _REGULARIZATION = 1e-3
 
 
 def read_stl(path: Path) -> NDArray[np.float64]:
-    """Triangles [F, 3, 3] in the file's units, from a binary STL file. Raises Gr00tRosError when it is cut short."""
+    """Triangles [F, 3, 3] in the file's units, from a binary STL file. Raises Gr00tRosError when it is cut
+    short.
+    """
     data = path.read_bytes()
     count = int.from_bytes(data[80:_STL_HEADER], "little") if len(data) >= _STL_HEADER else -1
     if count < 0 or len(data) < _STL_HEADER + count * _STL_TRIANGLE.itemsize:
@@ -35,7 +39,9 @@ def read_stl(path: Path) -> NDArray[np.float64]:
 
 
 def decimate(triangles: NDArray[np.float64], cell: float) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Vertices [V, 3] and faces [F, 3] of a coarser mesh; ``cell`` is the edge of a cluster, in the mesh's units."""
+    """Vertices [V, 3] and faces [F, 3] of a coarser mesh; ``cell`` is the edge of a cluster, in the mesh's
+    units.
+    """
     corners = triangles.reshape(-1, 3)
     origin = corners.min(axis=0)
     grid = np.floor((corners - origin) / cell).astype(np.int64)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of the simulated scene: which OpenGL to use where there is no display, and the cameras' renderer.
 
-Used by ``so101.py``. Nothing here may import mujoco at module level: mujoco reads ``MUJOCO_GL`` when it is imported,
-and ``choose_renderer`` must have set it by then.
+Used by ``so101.py``. Nothing here may import mujoco at module level: mujoco reads ``MUJOCO_GL`` when it is
+imported, and ``choose_renderer`` must have set it by then.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _RASTERIZER_THREADS = "1"
 def choose_renderer() -> str:
     """Sets and returns MUJOCO_GL: what the user has set, else ``egl`` where it has a device, else ``osmesa``.
 
-    Call before the first ``import mujoco`` of the process. Raises SimulationError that names the Debian packages when
-    there is neither.
+    Call before the first ``import mujoco`` of the process. Raises SimulationError that names the Debian
+    packages when there is neither.
     """
     os.environ.setdefault("LP_NUM_THREADS", _RASTERIZER_THREADS)
     chosen = os.environ.get("MUJOCO_GL", "").lower()
@@ -64,8 +64,8 @@ def _egl_devices() -> int:
 class CameraRenderer:
     """Renders the cameras of one model from joint positions, with a physics state of its own.
 
-    An OpenGL context belongs to the thread that made it: create, use and close a renderer in one thread. It shares
-    only the constant model with the simulation, so that thread never waits for the physics.
+    An OpenGL context belongs to the thread that made it: create, use and close a renderer in one thread. It
+    shares only the constant model with the simulation, so that thread never waits for the physics.
     """
 
     def __init__(self, model: Any, width: int, height: int, shadows: bool = False) -> None:
@@ -100,4 +100,5 @@ class CameraRenderer:
         return pictures
 
     def close(self) -> None:
+        """Gives the OpenGL context back; call in the thread that made the renderer."""
         self._renderer.close()

