@@ -12,8 +12,16 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from setuptools import Command, Distribution, find_packages, setup
-from setuptools.command.build import build as _build
-from setuptools.command.develop import develop as _develop
+
+try:
+    from setuptools.command.build import build as _build
+except ImportError:  # setuptools < 62.4, as on Ubuntu 22.04
+    from distutils.command.build import build as _build
+
+try:
+    from setuptools.command.develop import develop as _develop
+except ImportError:  # going away in newer versions; colcon then installs by copy
+    _develop = None
 
 try:
     from setuptools.command.bdist_wheel import bdist_wheel as _bdist_wheel
@@ -169,21 +177,6 @@ class build_interfaces(Command):
         self.distribution.data_files = [*shared_files(), *interfaces.data_files(prefix)]
 
 
-class develop(_develop):
-    """``colcon build --symlink-install``: Python and shared files are links, compiled ones copies."""
-
-    def run(self):
-        """After the links are made, adds the interfaces; gr00t_ros/__init__.py finds them on sys.path."""
-        super().run()
-        if getattr(self, "uninstall", None) or ROS is None:
-            return
-        prefix = built_prefix(Path("build"))
-        library = Path(self.install_dir)
-        place(interfaces.python_files(prefix), library / NAME)
-        for folder, files in interfaces.data_files(prefix):
-            place({Path(file).name: Path(file) for file in files}, Path(sys.prefix) / folder)
-
-
 def built_prefix(base):
     """Builds the interfaces below the folder `base`; stops the build with a message for people on failure."""
     try:
@@ -211,7 +204,24 @@ def warn_without_ros():
     )
 
 
-COMMANDS = {"build": build, "build_interfaces": build_interfaces, "develop": develop}
+COMMANDS = {"build": build, "build_interfaces": build_interfaces}
+
+if _develop is not None:
+
+    class develop(_develop):
+        """``colcon build --symlink-install``: Python and shared files are links, compiled ones copies."""
+
+        def run(self):
+            """After the links are made, adds the interfaces; gr00t_ros/__init__.py finds them on sys.path."""
+            super().run()
+            if getattr(self, "uninstall", None) or ROS is None:
+                return
+            prefix = built_prefix(Path("build"))
+            place(interfaces.python_files(prefix), Path(self.install_dir) / NAME)
+            for folder, files in interfaces.data_files(prefix):
+                place({Path(file).name: Path(file) for file in files}, Path(sys.prefix) / folder)
+
+    COMMANDS["develop"] = develop
 
 if _bdist_wheel is not None:
 

@@ -149,9 +149,7 @@ def data_files(prefix: Path) -> list[tuple[str, list[str]]]:
         library = len(parts) == 2 and parts[0] == "lib"
         header = parts[0] == "include"
         share = parts[:2] == ("share", PACKAGE) and parts[2] in (*INTERFACE_FOLDERS, "cmake")
-        index = parts[:3] == ("share", "ament_index", "resource_index") and (
-            parts[3] in _SHARE_INDEX or parts[3].startswith("rosidl_typesupport")
-        )
+        index = parts[:3] == ("share", "ament_index", "resource_index") and parts[3] in _SHARE_INDEX
         if library or header or share or index:
             taken.setdefault(inside.parent.as_posix(), []).append(str(path))
     return sorted(taken.items())
