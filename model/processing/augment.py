@@ -52,11 +52,14 @@ class ColorJitter:
         for name, value in data.items():
             if name not in known or not isinstance(value, int | float) or value < 0:
                 raise ConfigError(
-                    f"color_jitter_params: {name} is {value!r}, expected a number of at least 0 for {', '.join(known)}"
+                    f"color_jitter_params: {name} is {value!r}, expected a number of at least 0 for "
+                    f"{', '.join(known)}"
                 )
         return cls(**data)
 
     def draw(self, rng: np.random.Generator) -> ColorChange:
+        """One change, each factor uniform in its range and the order of operations at random."""
+
         def around_one(half_width: float) -> float:
             return float(rng.uniform(max(1.0 - half_width, 0.0), 1.0 + half_width))
 
@@ -80,6 +83,7 @@ class ColorChange:
     order: tuple[int, ...]
 
     def __call__(self, image: Pixels) -> Pixels:
+        """Apply the four operations in the drawn order."""
         operations = (
             lambda pixels: change_brightness(pixels, self.brightness),
             lambda pixels: change_contrast(pixels, self.contrast),
@@ -126,6 +130,7 @@ class Augmentation:
         return lambda image: self.apply(image, draw)
 
     def apply(self, image: Pixels, draw: Draw) -> Pixels:
+        """One camera image to the training image, before the resize to a multiple of 28."""
         chain = self.chain
         if isinstance(chain, CropAndResize):
             if chain.letterbox:
@@ -161,6 +166,7 @@ def rotate(image: Pixels, angle: float) -> Pixels:
 
 
 def change_brightness(image: Pixels, factor: float) -> Pixels:
+    """Towards or away from black."""
     return _mapped(image, np.arange(256, dtype=np.float32) * np.float32(factor))
 
 

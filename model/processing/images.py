@@ -40,7 +40,9 @@ MOST_TOKENS = 4096
 class ImageChain(Protocol):
     """The steps from a camera image to the image that :func:`to_patch_multiple` takes."""
 
-    def __call__(self, image: Pixels) -> Pixels: ...
+    def __call__(self, image: Pixels) -> Pixels:
+        """One image [H, W, 3]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class CropAndResize:
     crop_fraction: float
 
     def __call__(self, image: Pixels) -> Pixels:
+        """One camera image to the image before the resize to a multiple of 28."""
         resized = letterboxed_shortest_edge(image, self.shortest_edge) if self.letterbox else image
         resized = shortest_edge(resized, self.shortest_edge)
         return shortest_edge(
@@ -74,6 +77,7 @@ class TorchvisionResize:
     crop: tuple[int, int]
 
     def __call__(self, image: Pixels) -> Pixels:
+        """One camera image to the image before the resize to a multiple of 28."""
         squared = letterbox(image) if self.letterbox else image
         resized = bilinear(squared, self.target)
         return bilinear(crop_centre_rounded(resized, *self.crop), self.target)
@@ -231,7 +235,8 @@ def evaluation_chain(
         fraction = image_crop_size[0] / image_target_size[0]
     if edge is None or fraction is None:
         raise ConfigError(
-            "use_albumentations is true, which needs shortest_image_edge and crop_fraction (or image_target_size and "
+            "use_albumentations is true, which needs shortest_image_edge and crop_fraction (or "
+            "image_target_size and "
             f"image_crop_size); found {shortest_image_edge} and {crop_fraction}"
         )
     if edge < 1 or not 0.0 < fraction <= 1.0:

@@ -50,11 +50,13 @@ class ActionConfig:
                 )
         if self.relative and self.type == "EEF" and self.format == "DEFAULT":
             raise ConfigError(
-                "action config: a RELATIVE end-effector action needs format XYZ_ROT6D or XYZ_ROTVEC, found DEFAULT"
+                "action config: a RELATIVE end-effector action needs format XYZ_ROT6D or "
+                "XYZ_ROTVEC, found DEFAULT"
             )
 
     @property
     def relative(self) -> bool:
+        """Whether the action is expressed against a state."""
         return self.rep == "RELATIVE"
 
 
@@ -87,11 +89,13 @@ class ModalityConfig:
             unknown = [key for key in getattr(self, field) if key not in self.modality_keys]
             if unknown:
                 raise ConfigError(
-                    f"modality config: {field} names {', '.join(unknown)}, expected keys of {list(self.modality_keys)}"
+                    f"modality config: {field} names {', '.join(unknown)}, expected keys of "
+                    f"{list(self.modality_keys)}"
                 )
         if self.action_configs and len(self.action_configs) != len(self.modality_keys):
             raise ConfigError(
-                f"modality config: {len(self.action_configs)} action_configs for {len(self.modality_keys)} keys, "
+                f"modality config: {len(self.action_configs)} action_configs for "
+                f"{len(self.modality_keys)} keys, "
                 "expected one a key"
             )
 
@@ -101,6 +105,7 @@ class ModalityConfig:
         return len(self.delta_indices)
 
     def action_config(self, key: str) -> ActionConfig:
+        """The representation of one action key."""
         if not self.action_configs:
             return ActionConfig()
         return self.action_configs[self.modality_keys.index(key)]
@@ -188,7 +193,8 @@ def _action_config(data: Any) -> ActionConfig:
     unknown = set(data) - set(ActionConfig.__dataclass_fields__)
     if unknown:
         raise ConfigError(
-            f"action_configs: unknown entries {sorted(unknown)}, expected {sorted(ActionConfig.__dataclass_fields__)}"
+            f"action_configs: unknown entries {sorted(unknown)}, expected "
+            f"{sorted(ActionConfig.__dataclass_fields__)}"
         )
     # Names are stored in capitals; the lower-case form with a plus sign ("xyz+rot6d") is in use as well.
     names = {

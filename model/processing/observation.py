@@ -48,7 +48,8 @@ def check_views(video: Mapping[str, Any], config: ModalityConfig) -> dict[str, N
         wrong = images.ndim != 5 or images.shape[:2] != (batch, config.horizon) or images.shape[4] != 3
         if wrong or images.size == 0:
             raise ObservationError(
-                f"video.{key}: shape {list(images.shape)}, expected [{batch or 'B'}, {config.horizon}, H, W, 3]"
+                f"video.{key}: shape {list(images.shape)}, expected [{batch or 'B'}, "
+                f"{config.horizon}, H, W, 3]"
             )
         views[key] = images
     return views
@@ -62,7 +63,8 @@ def check_sizes(sizes: list[dict[str, tuple[int, int]]]) -> None:
         if len(set(sample.values())) > 1:
             found = ", ".join(f"{key} {height}x{width}" for key, (height, width) in sample.items())
             raise ObservationError(
-                f"video: views end at different sizes ({found}), expected the same for all; cameras of different "
+                f"video: views end at different sizes ({found}), expected the same for all; cameras "
+                "of different "
                 "shape need letterbox, or images cut to one aspect ratio"
             )
 
@@ -81,6 +83,7 @@ def check_instructions(language: Mapping[str, Any], config: ModalityConfig, batc
     )
     if not right or len(entries) != batch:
         raise ObservationError(
-            f"language.{key}: found {str(entries)[:80]!r}, expected a list of {batch} lists with {config.horizon} text(s)"
+            f"language.{key}: found {str(entries)[:80]!r}, expected a list of {batch} lists with "
+            f"{config.horizon} text(s)"
         )
     return [entry[-1] for entry in entries]

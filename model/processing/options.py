@@ -19,6 +19,9 @@ LETTERBOX_KEY = "letter_box_transform"
 IGNORED = ("modality_configs", "statistics", "model_name", "model_type", "transformers_loading_kwargs")
 
 
+RELEASED_JITTER = ColorJitter(brightness=0.3, contrast=0.4, saturation=0.5, hue=0.08)
+
+
 @dataclass(frozen=True)
 class ProcessorOptions:
     """Defaults are the released checkpoint's, except that ``letterbox`` follows the reference's last N1.6
@@ -48,7 +51,7 @@ class ProcessorOptions:
     image_target_size: tuple[int, int] | None = None
     image_crop_size: tuple[int, int] | None = None
     random_rotation_angle: float | None = None
-    color_jitter_params: ColorJitter | None = ColorJitter(0.3, 0.4, 0.5, 0.08)
+    color_jitter_params: ColorJitter | None = RELEASED_JITTER
     formalize_language: bool = True
     max_state_dim: int = 128
     max_action_dim: int = 128
@@ -130,6 +133,7 @@ class ProcessorOptions:
         return Augmentation(self.chain(), float(self.random_rotation_angle or 0.0), self.color_jitter_params)
 
     def scaling(self) -> ScalingOptions:
+        """The switches that state and action scaling needs."""
         return ScalingOptions(
             self.use_percentiles,
             self.clip_outliers,

@@ -120,6 +120,7 @@ def _unit(vectors: Array) -> Array:
     # A NaN length passes here on purpose: non-finite values have their own message where they enter.
     if (length < SMALLEST_ROW).any():
         raise Gr00tError(
-            "a pose has no orientation: its two rotation rows are zero or parallel, expected two different directions"
+            "a pose has no orientation: its two rotation rows are zero or parallel, expected two "
+            "different directions"
         )
     return vectors / length

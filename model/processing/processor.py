@@ -87,6 +87,7 @@ class Gr00tProcessor:
 
     @property
     def letterbox(self) -> bool:
+        """Whether camera images are padded to a square."""
         return self.options.letterbox
 
     @property
@@ -225,7 +226,8 @@ class Gr00tProcessor:
         kwargs = config.get("processor_kwargs")
         if not isinstance(kwargs, Mapping) or not isinstance(kwargs.get("modality_configs"), Mapping):
             raise CheckpointError(
-                f"{directory / PROCESSOR_FILE}: no processor_kwargs with modality_configs; is this a GR00T N1.6 checkpoint?"
+                f"{directory / PROCESSOR_FILE}: no processor_kwargs with modality_configs; is this "
+                "a GR00T N1.6 checkpoint?"
             )
         apart = ("modality_configs", "statistics", "embodiment_id_mapping")
         options = {name: value for name, value in kwargs.items() if name not in apart}

@@ -89,7 +89,8 @@ class PromptEncoder:
         )
         if tokens is None or tokens > MOST_INSTRUCTION_TOKENS:
             raise ObservationError(
-                f"instruction: {length} characters{'' if tokens is None else f' ({tokens} tokens)'}, expected at most "
+                f"instruction: {length} "
+                f"characters{'' if tokens is None else f' ({tokens} tokens)'}, expected at most "
                 f"{MOST_INSTRUCTION_TOKENS} tokens; send a shorter instruction (it begins {text[:40]!r})"
             )
         ids = np.asarray(self._tokenizer.encode(prompt_text(text, image_tokens)), np.int64)

@@ -41,6 +41,7 @@ class MinMax:
     high: Array
 
     def encode(self, values: Array) -> Array:
+        """Physical values to [-1, 1], further out for values outside the range."""
         low, high = _steps(self.low, values), _steps(self.high, values)
         span = high - low
         empty = span == 0
@@ -48,6 +49,7 @@ class MinMax:
         return np.where(empty, 0.0, scaled)
 
     def decode(self, values: Array) -> Array:
+        """[-1, 1] to physical values."""
         low, high = _steps(self.low, values), _steps(self.high, values)
         return (np.clip(values, -1.0, 1.0) + 1.0) / 2.0 * (high - low) + low
 
@@ -60,11 +62,13 @@ class MeanStd:
     std: Array
 
     def encode(self, values: Array) -> Array:
+        """Physical values to multiples of std around the mean."""
         mean, std = _steps(self.mean, values), _steps(self.std, values)
         constant = std == 0
         return np.where(constant, values, (values - mean) / np.where(constant, 1.0, std))
 
     def decode(self, values: Array) -> Array:
+        """Multiples of std to physical values."""
         mean, std = _steps(self.mean, values), _steps(self.std, values)
         return np.where(std == 0, values, values * std + mean)
 
@@ -74,6 +78,7 @@ class SinCos:
     """Angles to ``[sin of all, cos of all]``, twice as wide; no statistics are needed."""
 
     def encode(self, values: Array) -> Array:
+        """Angles (radians) [..., D] to [..., 2 D]."""
         return np.concatenate([np.sin(values), np.cos(values)], axis=-1)
 
     def decode(self, values: Array) -> Array:

@@ -47,6 +47,7 @@ class KeyCodec:
 
     @property
     def columns(self) -> int:
+        """Columns of the network's row that the key takes."""
         return 2 * self.width if isinstance(self.scaling, SinCos) else self.width
 
 
@@ -84,10 +85,12 @@ class StateActionCodec:
 
     @property
     def state_columns(self) -> int:
+        """Columns that are not padding in a state row."""
         return sum(codec.columns for codec in self.states)
 
     @property
     def action_columns(self) -> int:
+        """Columns that are not padding in an action row."""
         return sum(codec.columns for codec in self.actions)
 
     def encode_state(self, state: Mapping[str, Any], padded_width: int) -> Float32:
@@ -143,7 +146,8 @@ class StateActionCodec:
         values = np.asarray(normalized, np.float64)
         if values.ndim != 3 or values.shape[1] < self.action_steps or values.shape[2] < self.action_columns:
             raise ObservationError(
-                f"normalized actions have shape {list(values.shape)}, expected [B, at least {self.action_steps}, "
+                f"normalized actions have shape {list(values.shape)}, expected [B, at least "
+                f"{self.action_steps}, "
                 f"at least {self.action_columns}] for {self.tag}"
             )
         references = self._references(state, values.shape[0])
@@ -224,7 +228,8 @@ def check_groups(
         if not np.isfinite(values).all():
             where = np.argwhere(~np.isfinite(values))[0]
             raise ObservationError(
-                f"{name}: non-finite value {values[tuple(where)]} at {where.tolist()}, expected finite numbers"
+                f"{name}: non-finite value {values[tuple(where)]} at {where.tolist()}, expected "
+                "finite numbers"
             )
         checked[codec.key] = values
     return checked
@@ -261,7 +266,8 @@ def _action_codec(
     )
     if entry.steps is not None and entry.steps < config.horizon:
         raise ConfigError(
-            f"{entry.where}: given for {entry.steps} time steps, expected at least {config.horizon} as the action has"
+            f"{entry.where}: given for {entry.steps} time steps, expected at least {config.horizon} "
+            "as the action has"
         )
     if key in config.mean_std_embedding_keys:
         scaling: Scaling = MeanStd(*entry.pair("mean", "std"))
@@ -287,7 +293,8 @@ def _pose_layout(tag: str, key: str, action: ActionConfig, entry: KeyStatistics)
         return None
     if entry.width != poses.WIDTHS[action.format]:
         raise ConfigError(
-            f"{entry.where}: {entry.width} values a step, expected {poses.WIDTHS[action.format]} for {action.format}"
+            f"{entry.where}: {entry.width} values a step, expected {poses.WIDTHS[action.format]} "
+            f"for {action.format}"
         )
     return action.format
 
@@ -313,7 +320,8 @@ def _find(tag: str, group: str, key: str, entries: Mapping[str, KeyStatistics]) 
 def _pad(values: Float64, width: int, steps: int) -> Float32:
     if values.shape[1] > steps or values.shape[2] > width:
         raise ConfigError(
-            f"{values.shape[1]} steps of {values.shape[2]} columns do not fit the network's {steps} x {width}; "
+            f"{values.shape[1]} steps of {values.shape[2]} columns do not fit the network's {steps} "
+            f"x {width}; "
             "check max_state_dim, max_action_dim and max_action_horizon"
         )
     padded = np.zeros((values.shape[0], steps, width), np.float32)

@@ -43,7 +43,8 @@ class KeyStatistics:
         for name, value in self.values.items():
             if value.shape != shape:
                 raise ConfigError(
-                    f"{self.where}: {name} has shape {list(value.shape)}, expected {list(shape)} as {first} has"
+                    f"{self.where}: {name} has shape {list(value.shape)}, expected {list(shape)} as "
+                    f"{first} has"
                 )
 
     @property
@@ -103,6 +104,7 @@ class KeyStatistics:
         return cls(values, where)
 
     def to_mapping(self) -> dict[str, list[Any]]:
+        """The form stored in ``statistics.json``."""
         return {field: value.tolist() for field, value in self.values.items()}
 
 
