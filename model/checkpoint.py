@@ -1,35 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints in the published format: config.json and safetensors, in one file or in shards with an index.
 
-Everything that loads or saves a network comes through here. Reading is strict and streams: all headers are compared with
-the network before the first weight is read, so nothing half-loads, and memory never holds the weights twice. Only JSON
-and safetensors are read; a checkpoint cannot bring code. (The processor's three JSON files lie in the same directory
-and are read and written by `processing`.)
+Everything that loads or saves a network comes through here. Reading is strict and streams: all headers are
+compared with the network before the first weight is read, so nothing half-loads, and memory never holds the
+weights twice. Only JSON and safetensors are read; a checkpoint cannot bring code. (The processor's three
+JSON files lie in the same directory and are read and written by `processing`.)
 """
 
 import json
 import math
 import os
 import re
-import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from gr00t_model.checkpoint_writing import save_model, write_random_checkpoint
 from gr00t_model.config import MODEL_TYPE, Gr00tN1d6Config
 from gr00t_model.errors import CheckpointError, ConfigError, EmbodimentError
 from gr00t_model.network import Gr00tN1d6
 from gr00t_model.network.embodiment import INITIAL_SCALE
-from gr00t_model.network.initial import initial_value, is_embodiment
-from gr00t_model.tensor_files import Entry, Spec, read_header, read_tensor, write_tensors
+from gr00t_model.tensor_files import (
+    CONFIG_FILE,
+    INDEX_FILE,
+    SINGLE_FILE,
+    Entry,
+    read_header,
+    read_tensor,
+)
 
-CONFIG_FILE = "config.json"
-INDEX_FILE = "model.safetensors.index.json"
-SINGLE_FILE = "model.safetensors"
+__all__ = [
+    "check_files",
+    "load_model",
+    "read_config",
+    "resolve",
+    "save_model",
+    "untrained_embodiment",
+    "write_random_checkpoint",
+]
+
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.ckpt")
 # org/name, optionally @revision: what the hub calls a repository.
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
@@ -38,15 +49,23 @@ _HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
 # Problems named in one message; the rest are counted.
 _SHOWN = 4
 # Transformers' own keys of a config.json, of which the code hooks in particular must have no effect.
-_NOT_FIELDS = ("model_type", "architectures", "auto_map", "transformers_version", "torch_dtype", "dtype", "_name_or_path")
+_NOT_FIELDS = (
+    "model_type",
+    "architectures",
+    "auto_map",
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+    "_name_or_path",
+)
 
 
-# ---- finding and checking --------------------------------------------------------------------------------------------
+# ---- finding and checking ------------------------------------------------------------------------
 
 
 def resolve(directory_or_hub_id: str | os.PathLike[str]) -> Path:
-    """The checkpoint's directory: the one given, or a hub repository's ("org/name" or "org/name@revision") after
-    download or from the local cache.
+    """The checkpoint's directory: the one given, or a hub repository's ("org/name" or "org/name@revision")
+    after download or from the local cache.
 
     Raises:
         CheckpointError: there is no such directory, and it is no hub id or the hub cannot be reached.
@@ -67,8 +86,8 @@ def resolve(directory_or_hub_id: str | os.PathLike[str]) -> Path:
     except Exception as error:  # the client's own and its HTTP library's types, which change between versions
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise CheckpointError(
-            f"checkpoint {given}: there is no such directory, and the Hugging Face repository of that name could not be "
-            f"fetched ({reason}). On a machine that is offline, give a directory"
+            f"checkpoint {given}: there is no such directory, and the Hugging Face repository of that name "
+            f"could not be fetched ({reason}). On a machine that is offline, give a directory"
         ) from error
 
 
@@ -76,7 +95,8 @@ def read_config(directory: Path) -> Gr00tN1d6Config:
     """The network's configuration.
 
     Raises:
-        CheckpointError: config.json is missing, is not JSON, is of another model, or holds an impossible value.
+        CheckpointError: config.json is missing, is not JSON, is of another model, or holds an impossible
+            value.
     """
     path = directory / CONFIG_FILE
     content = _read_json(path)
@@ -90,17 +110,17 @@ def read_config(directory: Path) -> Gr00tN1d6Config:
 
 
 def check_files(directory: str | os.PathLike[str]) -> list[str]:
-    """All that is wrong with a checkpoint directory's configuration and weight files, one sentence each; empty when it
-    would load. Reads headers only."""
+    """All that is wrong with a checkpoint directory's configuration and weight files, one sentence each;
+    empty when it would load. Reads headers only."""
     try:
         path = resolve(directory)
         config = read_config(path)
-        return _compare(_entries(path), _shapes(_on_meta(config)))
+        return _compare(_entries(path), Gr00tN1d6.on_meta(config).shapes())
     except CheckpointError as error:
         return [str(error)]
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
 
 def load_model(
@@ -114,12 +134,13 @@ def load_model(
     dtype None keeps the stored types; peak memory is then the weights and one tensor more.
 
     Raises:
-        CheckpointError: a file or tensor is missing, superfluous, misshaped, damaged or truncated; the message names it.
+        CheckpointError: a file or tensor is missing, superfluous, misshaped, damaged or truncated; the
+            message names it.
     """
     directory = resolve(directory_or_hub_id)
-    model = _on_meta(read_config(directory))
+    model = Gr00tN1d6.on_meta(read_config(directory))
     entries = _entries(directory)
-    problems = _compare(entries, _shapes(model))
+    problems = _compare(entries, model.shapes())
     if problems:
         more = f"; and {len(problems) - _SHOWN} more problems" if len(problems) > _SHOWN else ""
         raise CheckpointError(f"checkpoint {directory}: {'; '.join(problems[:_SHOWN])}{more}")
@@ -133,15 +154,6 @@ def load_model(
     left = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
     assert not left, left
     return model.eval()
-
-
-def _on_meta(config: Gr00tN1d6Config) -> Gr00tN1d6:
-    with torch.device("meta"):
-        return Gr00tN1d6(config)
-
-
-def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
@@ -170,12 +182,19 @@ def _entries(directory: Path) -> dict[str, tuple[Path, Entry]]:
     shards = sorted(set(weight_map.values()))
     for shard in shards:
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise CheckpointError(f"{index} names {shard!r}; expected a .safetensors file in the same directory")
+            raise CheckpointError(
+                f"{index} names {shard!r}; expected a .safetensors file in the same directory"
+            )
     absent = [shard for shard in shards if not (directory / shard).exists()]
     if absent:
-        raise CheckpointError(f"{index} names {', '.join(absent)}, which is missing in {directory}; copy it there")
-    found = {name: (directory / shard, entry) for shard in shards
-             for name, entry in read_header(directory / shard).items()}  # fmt: skip
+        raise CheckpointError(
+            f"{index} names {', '.join(absent)}, which is missing in {directory}; copy it there"
+        )
+    found = {
+        name: (directory / shard, entry)
+        for shard in shards
+        for name, entry in read_header(directory / shard).items()
+    }
     for name, shard in weight_map.items():
         if name not in found or found[name][0].name != shard:
             raise CheckpointError(f"{index} places {name} in {shard}, which does not hold it")
@@ -185,19 +204,29 @@ def _entries(directory: Path) -> dict[str, tuple[Path, Entry]]:
 def _no_weights(directory: Path) -> str:
     pickles = [name for name in _PICKLES if (directory / name).exists()]
     if pickles:
-        return (f"{directory} holds its weights as {pickles[0]}, a pickle, which can run code and is not read; "
-                "convert it to safetensors")  # fmt: skip
+        return (
+            f"{directory} holds its weights as {pickles[0]}, a pickle, which can run code and is not read; "
+            "convert it to safetensors"
+        )
     return f"{directory} holds no weights: neither {SINGLE_FILE} nor {INDEX_FILE}"
 
 
 def _compare(entries: dict[str, tuple[Path, Entry]], expected: dict[str, tuple[int, ...]]) -> list[str]:
     """How the tensors found differ from those the network has."""
-    missing = [f"tensor {name} {list(shape)} is missing" for name, shape in expected.items() if name not in entries]
-    misshaped = [f"tensor {name} in {file.name} has shape {list(entry.shape)}; config.json asks for "
-                 f"{list(expected[name])}" for name, (file, entry) in entries.items()
-                 if name in expected and entry.shape != expected[name]]  # fmt: skip
-    extra = [f"tensor {name} in {file.name} is not part of the network that config.json describes"
-             for name, (file, _) in entries.items() if name not in expected]  # fmt: skip
+    missing = [
+        f"tensor {name} {list(shape)} is missing" for name, shape in expected.items() if name not in entries
+    ]
+    misshaped = [
+        f"tensor {name} in {file.name} has shape {list(entry.shape)}; config.json asks for "
+        f"{list(expected[name])}"
+        for name, (file, entry) in entries.items()
+        if name in expected and entry.shape != expected[name]
+    ]
+    extra = [
+        f"tensor {name} in {file.name} is not part of the network that config.json describes"
+        for name, (file, _) in entries.items()
+        if name not in expected
+    ]
     return missing + misshaped + extra
 
 
@@ -215,155 +244,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-# ---- writing ---------------------------------------------------------------------------------------------------------
-
-
-def save_model(
-    model: Gr00tN1d6, directory: str | os.PathLike[str], *, max_shard_bytes: int = 5_000_000_000
-) -> Path:
-    """Write config.json and the weights, in the types they have. Other files in the directory stay.
-
-    A new directory appears whole or not at all; an existing one is never mistaken for a checkpoint while it is neither
-    the old nor the new one.
-
-    Raises:
-        CheckpointError: it cannot be written.
-    """
-    tensors = model.state_dict()
-    specs = [Spec(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
-    return _write(model.config, specs, lambda spec: tensors[spec.name], Path(directory), max_shard_bytes)
-
-
-def write_random_checkpoint(
-    config: Gr00tN1d6Config,
-    directory: str | os.PathLike[str],
-    *,
-    seed: int = 0,
-    dtype: torch.dtype = torch.bfloat16,
-    untrained: Sequence[int] = (),
-    max_shard_bytes: int = 5_000_000_000,
-    progress: bool = True,
-) -> Path:
-    """A whole checkpoint with random weights, written tensor by tensor: memory needs the largest tensor, not the model.
-
-    The same config, seed and dtype give the same bytes. Actions are finite and depend on images, prompt and state.
-    Embodiments named in `untrained` are left at the initial values that `untrained_embodiment` recognises.
-
-    Raises:
-        CheckpointError: it cannot be written.
-    """
-    unknown = [embodiment for embodiment in untrained if not 0 <= embodiment < config.max_num_embodiments]
-    if unknown:
-        raise EmbodimentError(f"embodiment id {unknown[0]} is outside 0..{config.max_num_embodiments - 1}")
-    specs = [Spec(name, dtype, shape) for name, shape in _shapes(_on_meta(config)).items()]
-    with tqdm(total=sum(spec.nbytes for spec in specs), unit="B", unit_scale=True, disable=not progress,
-              desc="random checkpoint") as bar:  # fmt: skip
-
-        def value(spec: Spec) -> Tensor:
-            tensor = initial_value(spec.name, spec.shape, seed, exercised=True)
-            if untrained and is_embodiment(spec.name):
-                tensor[list(untrained)] = initial_value(spec.name, spec.shape, seed)[list(untrained)]
-            bar.update(spec.nbytes)
-            return tensor
-
-        return _write(config, specs, value, Path(directory), max_shard_bytes)
-
-
-def _write(
-    config: Gr00tN1d6Config,
-    specs: Sequence[Spec],
-    value: Callable[[Spec], Tensor],
-    directory: Path,
-    max_shard_bytes: int,
-) -> Path:
-    """Write beside the target, then move into place."""
-    directory = directory.expanduser().absolute()
-    total = sum(spec.nbytes for spec in specs)
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(directory)
-        free = shutil.disk_usage(directory.parent).free
-        if free < total:
-            raise CheckpointError(f"{directory} needs {total / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there")
-        partial = directory.parent / f".{directory.name}.{os.getpid()}.partial"
-        partial.mkdir()
-        try:
-            _write_files(config, specs, value, partial, max_shard_bytes, total)
-            _publish(partial, directory)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise CheckpointError(f"{directory} cannot be written: {error.strerror}") from error
-    return directory
-
-
-def _write_files(
-    config: Gr00tN1d6Config,
-    specs: Sequence[Spec],
-    value: Callable[[Spec], Tensor],
-    directory: Path,
-    max_shard_bytes: int,
-    total: int,
-) -> None:
-    shards = _shards(specs, max_shard_bytes)
-    if len(shards) == 1:
-        write_tensors(directory / SINGLE_FILE, shards[0], value)
-    else:
-        weight_map = {}
-        for number, shard in enumerate(shards, 1):
-            name = f"model-{number:05}-of-{len(shards):05}.safetensors"
-            write_tensors(directory / name, shard, value)
-            weight_map |= {spec.name: name for spec in shard}
-        _write_json(directory / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map})
-    _write_json(directory / CONFIG_FILE, config.to_file())
-
-
-def _shards(specs: Sequence[Spec], max_bytes: int) -> list[list[Spec]]:
-    """Tensors in order, as many to a file as fit; one larger than the limit has a file to itself."""
-    shards: list[list[Spec]] = [[]]
-    size = 0
-    for spec in specs:
-        if shards[-1] and size + spec.nbytes > max_bytes:
-            shards.append([])
-            size = 0
-        shards[-1].append(spec)
-        size += spec.nbytes
-    return shards
-
-
-def _publish(partial: Path, directory: Path) -> None:
-    """Move a finished checkpoint into place. An existing one loses config.json first and gains it last, so that a
-    mixture of old and new files is never taken for a checkpoint."""
-    if not directory.exists():
-        partial.rename(directory)
-        return
-    (directory / CONFIG_FILE).unlink(missing_ok=True)
-    for old in (*directory.glob("model*.safetensors"), directory / INDEX_FILE):
-        old.unlink(missing_ok=True)
-    for file in sorted(partial.iterdir(), key=lambda file: file.name == CONFIG_FILE):
-        file.replace(directory / file.name)
-
-
-def _sweep(directory: Path) -> None:
-    """Remove what a killed process left unfinished beside the directory."""
-    for left in directory.parent.glob(f".{directory.name}.*.partial"):
-        pid = left.name.split(".")[-2]
-        if pid.isdigit() and (int(pid) == os.getpid() or not Path(f"/proc/{pid}").exists()):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-# ---- what the weights say --------------------------------------------------------------------------------------------
+# ---- what the weights say ------------------------------------------------------------------------
 
 
 def untrained_embodiment(model: Gr00tN1d6, embodiment_id: int) -> bool:
-    """Whether this embodiment's own weights still are as they were initialised: biases zero, weights 0.02 * normal.
+    """Whether this embodiment's own weights still are as they were initialised: biases zero, weights 0.02 *
+    normal.
 
-    Every embodiment has a slot in every checkpoint; training fills only those it saw data of. Actions from an untrained
-    slot are noise.
+    Every embodiment has a slot in every checkpoint; training fills only those it saw data of. Actions from
+    an untrained slot are noise.
 
     Raises:
         EmbodimentError: the id is outside the checkpoint's.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes of ready-made networks, as plain data for `config.py`.
 
-RELEASED_EAGLE are the published sizes of Eagle-Block2A-2B-v2, the vision-language half of GR00T N1.6. TINY and SMALL
-keep its vocabulary and token ids, so that the real tokenizer fits every preset.
+RELEASED_EAGLE are the published sizes of Eagle-Block2A-2B-v2, the vision-language half of GR00T N1.6. TINY
+and SMALL keep its vocabulary and token ids, so that the real tokenizer fits every preset.
 """
 
 from typing import Any
@@ -49,10 +49,21 @@ def eagle(*, vision: dict[str, int], language: dict[str, int]) -> dict[str, Any]
 
 
 RELEASED_EAGLE: dict[str, Any] = eagle(
-    vision={"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16},
-    language={"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
-              "num_key_value_heads": 8, "head_dim": 128},
-)  # fmt: skip
+    vision={
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+    },
+    language={
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+    },
+)
 
 
 def _dit(layers: int, heads: int, head_dim: int, output: int) -> dict[str, Any]:
@@ -69,12 +80,21 @@ def _dit(layers: int, heads: int, head_dim: int, output: int) -> dict[str, Any]:
     }
 
 
-# The two vocabulary tables take 19.4 of the 21 MB; the rest is as narrow as keeps every kind of layer several deep.
+RELEASED_DIT: dict[str, Any] = _dit(layers=32, heads=32, head_dim=48, output=1024)
+
+# The two vocabulary tables take 19.4 of the 21 MB; the rest is as narrow as keeps every kind of layer
+# several deep.
 TINY: dict[str, Any] = {
     "eagle_config": eagle(
         vision={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
-        language={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2,
-                  "num_key_value_heads": 1, "head_dim": 16},
+        language={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+        },
     ),
     "backbone_embedding_dim": 32,
     "select_layer": 3,
@@ -83,13 +103,24 @@ TINY: dict[str, Any] = {
     "input_embedding_dim": 32,
     "max_seq_len": 64,
     "diffusion_model_cfg": _dit(layers=4, heads=2, head_dim=16, output=32),
-}  # fmt: skip
+}
 
 SMALL: dict[str, Any] = {
     "eagle_config": eagle(
-        vision={"hidden_size": 288, "intermediate_size": 1076, "num_hidden_layers": 9, "num_attention_heads": 4},
-        language={"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 14, "num_attention_heads": 4,
-                  "num_key_value_heads": 2, "head_dim": 32},
+        vision={
+            "hidden_size": 288,
+            "intermediate_size": 1076,
+            "num_hidden_layers": 9,
+            "num_attention_heads": 4,
+        },
+        language={
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 14,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 32,
+        },
     ),
     "backbone_embedding_dim": 128,
     "select_layer": 8,
@@ -97,4 +128,4 @@ SMALL: dict[str, Any] = {
     "hidden_size": 256,
     "input_embedding_dim": 384,
     "diffusion_model_cfg": _dit(layers=16, heads=8, head_dim=48, output=256),
-}  # fmt: skip
+}

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Safetensors files read and written one tensor at a time, with every kind of damage named.
 
-`checkpoint.py` is the only user. The format is a length, a JSON header and raw bytes; reading it here rather than
-through a memory map keeps a load at one copy of the weights in memory, and a file that changes on disk later cannot
-change, or crash, a running robot.
+`checkpoint.py` is the only user. The format is a length, a JSON header and raw bytes; reading it here
+rather than through a memory map keeps a load at one copy of the weights in memory, and a file that changes
+on disk later cannot change, or crash, a running robot.
 """
 
 import json
@@ -18,6 +18,11 @@ import torch
 from torch import Tensor
 
 from gr00t_model.errors import CheckpointError
+
+# Names of the published layout.
+CONFIG_FILE = "config.json"
+INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -35,6 +40,7 @@ class Spec:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the values."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -46,17 +52,21 @@ class Entry(Spec):
 
 
 def read_header(path: Path) -> dict[str, Entry]:
-    """The tensors of a safetensors file, by name. Reads the header only, and compares it with the file's size.
+    """The tensors of a safetensors file, by name. Reads the header only, and compares it with the file's
+    size.
 
     Raises:
-        CheckpointError: the file is absent, is not a safetensors file, or is shorter or longer than its header says.
+        CheckpointError: the file is absent, is not a safetensors file, or is shorter or longer than its
+            header says.
     """
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
-                raise CheckpointError(f"{path} is not a safetensors file, or was cut inside its header ({size} bytes)")
+                raise CheckpointError(
+                    f"{path} is not a safetensors file, or was cut inside its header ({size} bytes)"
+                )
             header = json.loads(file.read(length))
             if not isinstance(header, dict):
                 raise CheckpointError(f"{path} is not a safetensors file: its header is not an object")
@@ -69,13 +79,17 @@ def read_header(path: Path) -> dict[str, Entry]:
     entries = {name: _entry(path, name, item, data) for name, item in header.items()}
     end = max((entry.start + entry.nbytes for entry in entries.values()), default=data)
     if size < end:
-        cut = min((entry for entry in entries.values() if entry.start + entry.nbytes > size), key=lambda e: e.start)
+        cut = min(
+            (entry for entry in entries.values() if entry.start + entry.nbytes > size), key=lambda e: e.start
+        )
         raise CheckpointError(
-            f"{path} is truncated: its header promises {end} bytes, the file has {size}; {cut.name} is the first "
-            "tensor cut off. Copy or download the file again"
+            f"{path} is truncated: its header promises {end} bytes, the file has {size}; {cut.name} is the "
+            "first tensor cut off. Copy or download the file again"
         )
     if size > end:
-        raise CheckpointError(f"{path} is {size - end} bytes longer than its header says; copy or download it again")
+        raise CheckpointError(
+            f"{path} is {size - end} bytes longer than its header says; copy or download it again"
+        )
     return entries
 
 
@@ -86,12 +100,16 @@ def _entry(path: Path, name: str, item: object, data: int) -> Entry:
         dtype, shape, (start, end) = item["dtype"], tuple(item["shape"]), item["data_offsets"]
         assert all(isinstance(n, int) and n >= 0 for n in (*shape, start, end))
     except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: its header entry for {name} cannot be understood") from error
+        raise CheckpointError(
+            f"{path} is damaged: its header entry for {name} cannot be understood"
+        ) from error
     if dtype not in DTYPES:
         raise CheckpointError(f"{path}: {name} has type {dtype}; expected one of {', '.join(DTYPES)}")
     entry = Entry(name, DTYPES[dtype], shape, data + start)
     if entry.nbytes != end - start:
-        raise CheckpointError(f"{path} is damaged: {name} should take {entry.nbytes} bytes, its header says {end - start}")
+        raise CheckpointError(
+            f"{path} is damaged: {name} should take {entry.nbytes} bytes, its header says {end - start}"
+        )
     return entry
 
 
@@ -121,8 +139,11 @@ def write_tensors(path: Path, specs: Sequence[Spec], value: Callable[[Spec], Ten
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for spec in specs:
-        header[spec.name] = {"dtype": _NAMES[spec.dtype], "shape": list(spec.shape),
-                             "data_offsets": [offset, offset + spec.nbytes]}  # fmt: skip
+        header[spec.name] = {
+            "dtype": _NAMES[spec.dtype],
+            "shape": list(spec.shape),
+            "data_offsets": [offset, offset + spec.nbytes],
+        }
         offset += spec.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the format keeps data aligned to eight bytes
@@ -132,7 +153,9 @@ def write_tensors(path: Path, specs: Sequence[Spec], value: Callable[[Spec], Ten
             for spec in specs:
                 tensor = value(spec).detach().to("cpu", spec.dtype).contiguous()
                 if tuple(tensor.shape) != spec.shape:
-                    raise ValueError(f"{spec.name} has shape {list(tensor.shape)}; {list(spec.shape)} was announced")
+                    raise ValueError(
+                        f"{spec.name} has shape {list(tensor.shape)}; {list(spec.shape)} was announced"
+                    )
                 file.write(tensor.view(-1).view(torch.uint8).numpy())
     except OSError as error:
         raise CheckpointError(f"{path} cannot be written: {error.strerror}") from error

@@ -28,7 +28,9 @@ class ActionHead(nn.Module):
         self.model = self._transformer(config)
         self.state_encoder = EmbodimentMLP(robots, config.max_state_dim, config.hidden_size, width)
         self.action_encoder = ActionEncoder(robots, config.max_action_dim, width)
-        self.action_decoder = EmbodimentMLP(robots, config.hidden_size, config.hidden_size, config.max_action_dim)
+        self.action_decoder = EmbodimentMLP(
+            robots, config.hidden_size, config.hidden_size, config.max_action_dim
+        )
         self.vlln = nn.LayerNorm(config.backbone_embedding_dim) if config.use_vlln else nn.Identity()
         if config.add_pos_embed:
             self.position_embedding = nn.Embedding(config.max_seq_len, width)
@@ -38,10 +40,12 @@ class ActionHead(nn.Module):
     @staticmethod
     def _transformer(config: Gr00tN1d6Config) -> DiT:
         if config.use_alternate_vl_dit:
-            return AlternateVLDiT(config.dit, config.backbone_embedding_dim, config.attend_text_every_n_blocks)
+            return AlternateVLDiT(
+                config.dit, config.backbone_embedding_dim, config.attend_text_every_n_blocks
+            )
         return DiT(config.dit, config.backbone_embedding_dim)
 
-    # ---- what training and inference share ---------------------------------------------------------------------------
+    # ---- what training and inference share -------------------------------------------------------
 
     def context(self, features: Features) -> Features:
         """The features as the transformer sees them: normed."""
@@ -54,7 +58,8 @@ class ActionHead(nn.Module):
     def velocity(
         self, noisy: Tensor, bucket: Tensor, state_tokens: Tensor, context: Features, embodiment_id: Tensor
     ) -> Tensor:
-        """The predicted velocity [B, H, max_action_dim] at `noisy` [B, H, max_action_dim] and time bucket int64 [B]."""
+        """The predicted velocity [B, H, max_action_dim] at `noisy` [B, H, max_action_dim] and time bucket
+        int64 [B]."""
         action_tokens = self.action_encoder(noisy, bucket, embodiment_id)
         horizon = noisy.shape[1]
         if self.config.add_pos_embed:
@@ -62,7 +67,7 @@ class ActionHead(nn.Module):
         tokens = torch.cat((state_tokens, action_tokens), dim=1)
         return self.action_decoder(self.model(tokens, context, bucket), embodiment_id)[:, -horizon:]
 
-    # ---- training ----------------------------------------------------------------------------------------------------
+    # ---- training --------------------------------------------------------------------------------
 
     def sample_time(self, batch: int, device: torch.device) -> Tensor:
         """float32 [batch] in [0, noise_s]: (1 - Beta(alpha, beta)) * noise_s, denser near pure noise (0)."""
@@ -76,11 +81,16 @@ class ActionHead(nn.Module):
     def disturb_state(self, state_tokens: Tensor) -> Tensor:
         """State dropout and state noise, the reference's two regularisers.
 
-        Dropout is drawn per sample and also in eval mode, for it belongs to the loss; noise only while training.
+        Dropout is drawn per sample and also in eval mode, for it belongs to the loss; noise only while
+        training.
         """
         if self.config.state_dropout_prob > 0:
-            dropped = torch.rand(len(state_tokens), device=state_tokens.device) < self.config.state_dropout_prob
-            state_tokens = torch.where(dropped[:, None, None], self.mask_token.to(state_tokens.dtype), state_tokens)
+            dropped = (
+                torch.rand(len(state_tokens), device=state_tokens.device) < self.config.state_dropout_prob
+            )
+            state_tokens = torch.where(
+                dropped[:, None, None], self.mask_token.to(state_tokens.dtype), state_tokens
+            )
         if self.training and self.config.state_additive_noise_scale > 0:
             noise = torch.randn_like(state_tokens)
             state_tokens = state_tokens + self.config.state_additive_noise_scale * noise
@@ -98,11 +108,11 @@ class ActionHead(nn.Module):
     ) -> dict[str, Tensor]:
         """The flow-matching loss.
 
-        action and action_mask [B, H, max_action_dim] (mask 1 on real steps and dimensions), noise like action (normal
-        when None), time float [B] in [0, 1) (0 is pure noise; drawn when None).
+        action and action_mask [B, H, max_action_dim] (mask 1 on real steps and dimensions), noise like
+        action (normal when None), time float [B] in [0, 1) (0 is pure noise; drawn when None).
 
-        Returns: "loss" (mean squared velocity error over the mask), "action_loss" [B, H, max_action_dim] (its masked
-        elements), "action_mask".
+        Returns: "loss" (mean squared velocity error over the mask), "action_loss" [B, H, max_action_dim]
+        (its masked elements), "action_mask".
         """
         noise = torch.randn_like(action) if noise is None else noise.to(action)
         time = self.sample_time(len(action), action.device) if time is None else time.to(action.device)
@@ -116,15 +126,15 @@ class ActionHead(nn.Module):
         loss = action_loss.sum() / (action_mask.sum() + MASK_EPS)
         return {"loss": loss, "action_loss": action_loss, "action_mask": action_mask}
 
-    # ---- inference ---------------------------------------------------------------------------------------------------
+    # ---- inference -------------------------------------------------------------------------------
 
     def denoise(
         self, features: Features, state: Tensor, embodiment_id: Tensor, noise: Tensor, num_steps: int
     ) -> Tensor:
         """Euler integration from `noise` [B, H, max_action_dim] to actions, summed in the type of `noise`.
 
-        The network's own type is that of `state`. (The reference sums in that type too; in bfloat16 that rounds the
-        actions once a step for nothing.)
+        The network's own type is that of `state`. (The reference sums in that type too; in bfloat16 that
+        rounds the actions once a step for nothing.)
         """
         state_tokens = self.encode_state(state, embodiment_id)
         context = self.context(features)

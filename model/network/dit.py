@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The diffusion transformer: state and action tokens attend to each other and, in turns, to the backbone's features.
+"""The diffusion transformer: state and action tokens attend to each other and, in turns, to the backbone's
+features.
 
-Odd blocks are self-attention, even blocks cross-attention. `AlternateVLDiT`, the released one, lets the even blocks look
-at text and at images alternately; the plain `DiT` lets them look at everything, padding included.
+Odd blocks are self-attention, even blocks cross-attention. `AlternateVLDiT`, the released one, lets the
+even blocks look at text and at images alternately; the plain `DiT` lets them look at everything, padding
+included.
 """
 
 from diffusers.models.attention import FeedForward
@@ -10,9 +12,9 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gr00t_model.config import DitSizes
 from gr00t_model.network.eagle import Features
 from gr00t_model.network.timestep import TimestepEncoder
+from gr00t_model.sizes import DitSizes
 
 # Epsilon of the norms inside blocks, and of the one before the output.
 BLOCK_EPS = 1e-5
@@ -58,7 +60,8 @@ class DitBlock(nn.Module):
         self.dropout = nn.Dropout(sizes.dropout if sizes.final_dropout else 0.0)
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """x [B, T, width], time [B, width], context [B, L, context_width], mask bool [B, L] (True: may be seen)."""
+        """x [B, T, width], time [B, width], context [B, L, context_width], mask bool [B, L] (True: may be
+        seen)."""
         attended = self.attn1(self.norm1(x, time), encoder_hidden_states=context, attention_mask=mask)
         x = x + self.dropout(attended)
         return x + self.ff(self.norm3(x))
@@ -70,7 +73,9 @@ class DiT(nn.Module):
     def __init__(self, sizes: DitSizes, context_width: int) -> None:
         super().__init__()
         self.timestep_encoder = TimestepEncoder(sizes.width)
-        self.self_attention = [sizes.interleave_self_attention and i % 2 == 1 for i in range(sizes.num_layers)]
+        self.self_attention = [
+            sizes.interleave_self_attention and i % 2 == 1 for i in range(sizes.num_layers)
+        ]
         self.transformer_blocks = nn.ModuleList(
             DitBlock(sizes, context_width=None if own else context_width) for own in self.self_attention
         )
@@ -105,5 +110,6 @@ class AlternateVLDiT(DiT):
         self.text_period = 2 * text_every
 
     def context_mask(self, block: int, context: Features) -> Tensor | None:
+        """bool [B, L]: valid text tokens for every `text_period`-th block, valid image tokens for others."""
         wanted = ~context.image_mask if block % self.text_period == 0 else context.image_mask
         return wanted & context.attention_mask

@@ -41,7 +41,9 @@ class Eagle(nn.Module):
 
     def image_tokens(self, images: Sequence[Tensor]) -> Tensor:
         """Images, each [1, 3, H, W], to their tokens one after the other: [tokens, language width]."""
-        return self.mlp1(torch.cat([unshuffle(feature_map) for feature_map in self.vision_model(images)])[None])[0]
+        return self.mlp1(
+            torch.cat([unshuffle(feature_map) for feature_map in self.vision_model(images)])[None]
+        )[0]
 
     def fuse(self, input_ids: Tensor, image_tokens: Tensor) -> Tensor:
         """Token embeddings [B, L, width], those of image tokens replaced, in order.
@@ -60,7 +62,8 @@ class Eagle(nn.Module):
         return embeddings.masked_scatter(is_image[:, :, None], image_tokens.to(embeddings.dtype))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, images: Sequence[Tensor]) -> Tensor:
-        """[B, L], [B, L] and a list of [1, 3, H, W] (ordered sample, time, view) to features [B, L, width]."""
+        """[B, L], [B, L] and a list of [1, 3, H, W] (ordered sample, time, view) to features [B, L,
+        width]."""
         return self.language_model(self.fuse(input_ids, self.image_tokens(images)), attention_mask)
 
 
@@ -72,6 +75,7 @@ class Backbone(nn.Module):
         self.model = Eagle(config)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, images: Sequence[Tensor]) -> Features:
+        """As `Eagle.forward`."""
         return Features(
             values=self.model(input_ids, attention_mask, images),
             image_mask=input_ids == self.model.image_token_id,

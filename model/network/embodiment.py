@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers with one set of weights per embodiment: how robots with different joints share one transformer.
 
-Weights are stored input x output (`x @ W + b`), all embodiments in one tensor, as in the published checkpoint. The
-action head builds its state encoder, action encoder and action decoder from these.
+Weights are stored input x output (`x @ W + b`), all embodiments in one tensor, as in the published
+checkpoint. The action head builds its state encoder, action encoder and action decoder from these.
 """
 
 import torch

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The values parameters start from, by name and shape: one table for new models and for random checkpoints.
 
-Each tensor has a random stream of its own, so any of them can be made alone: a checkpoint larger than memory is written
-tensor by tensor, and the same seed gives the same weights in any order.
+Each tensor has a random stream of its own, so any of them can be made alone: a checkpoint larger than
+memory is written tensor by tensor, and the same seed gives the same weights in any order.
 """
 
 import hashlib
@@ -16,7 +16,9 @@ from gr00t_model.network.embodiment import INITIAL_SCALE
 
 _EMBODIMENT = re.compile(r"action_head\.(state_encoder|action_encoder|action_decoder)\.\w+\.[Wb]$")
 # Tables and tokens that start as 0.02 * normal: the reference's value, and Qwen3's initializer_range.
-_SMALL = re.compile(r"(mask_token|probe|embed_tokens\.weight|lm_head\.weight|action_head\.position_embedding\.weight)$")
+_SMALL = re.compile(
+    r"(mask_token|probe|embed_tokens\.weight|lm_head\.weight|action_head\.position_embedding\.weight)$"
+)
 
 
 def stream(seed: int, name: str, device: str = "cpu") -> torch.Generator:
@@ -33,10 +35,10 @@ def is_embodiment(name: str) -> bool:
 def initial_value(name: str, shape: Sequence[int], seed: int, *, exercised: bool = False) -> Tensor:
     """The float32 starting value of the parameter `name`.
 
-    Norms are the identity, biases zero, tables and per-embodiment weights 0.02 * normal as in the reference; other
-    weights are normal with variance 1/inputs, so that signals keep their size at any width. With `exercised` the
-    per-embodiment layers too have that variance, and small biases: as if trained, with actions that depend visibly on
-    every input.
+    Norms are the identity, biases zero, tables and per-embodiment weights 0.02 * normal as in the
+    reference; other weights are normal with variance 1/inputs, so that signals keep their size at any
+    width. With `exercised` the per-embodiment layers too have that variance, and small biases: as if
+    trained, with actions that depend visibly on every input.
     """
     generator = stream(seed, name)
 
@@ -57,7 +59,8 @@ def initial_value(name: str, shape: Sequence[int], seed: int, *, exercised: bool
 
 
 def initialise(model: nn.Module) -> None:
-    """Give every parameter its starting value, from the global torch seed. Does nothing on the meta device."""
+    """Give every parameter its starting value, from the global torch seed. Does nothing on the meta
+    device."""
     seed = int(torch.randint(2**31, ()).item()) if not any(p.is_meta for p in model.parameters()) else None
     if seed is None:
         return

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of what enters the network, so that a wrong input is named instead of failing, or passing, deep inside.
+"""Checks of what enters the network, so that a wrong input is named instead of failing, or passing, deep
+inside.
 
 `Gr00tN1d6` calls these first; they also move tensors to the model's device and type.
 """
@@ -21,7 +22,8 @@ _TRAINING = ("action", "action_mask")
 
 
 def prepare(inputs: Mapping[str, Any], model: "Gr00tN1d6", *, training: bool) -> dict[str, Any]:
-    """Checked inputs on the model's device; images in the vision tower's type, state and action in the head's.
+    """Checked inputs on the model's device; images in the vision tower's type, state and action in the
+    head's.
 
     Raises:
         ObservationError: an input is missing or misshaped, or a sample has no image token.
@@ -37,8 +39,15 @@ def prepare(inputs: Mapping[str, Any], model: "Gr00tN1d6", *, training: bool) ->
     _shape(mask, (batch, length), "attention_mask")
     _check_tokens(ids, mask, config)
     state = inputs["state"]
-    if state.ndim != 3 or state.shape[0] != batch or state.shape[2] != config.max_state_dim or state.shape[1] == 0:
-        raise ObservationError(f"state has shape {list(state.shape)}; expected [{batch}, T, {config.max_state_dim}]")
+    if (
+        state.ndim != 3
+        or state.shape[0] != batch
+        or state.shape[2] != config.max_state_dim
+        or state.shape[1] == 0
+    ):
+        raise ObservationError(
+            f"state has shape {list(state.shape)}; expected [{batch}, T, {config.max_state_dim}]"
+        )
     embodiment = _integers(inputs["embodiment_id"], "embodiment_id")
     _shape(embodiment, (batch,), "embodiment_id")
     _check_embodiment(embodiment, config.max_num_embodiments)
@@ -68,8 +77,11 @@ def prepare(inputs: Mapping[str, Any], model: "Gr00tN1d6", *, training: bool) ->
     return prepared
 
 
-def starting_noise(noise: Tensor | None, horizon: int | None, prepared: Mapping[str, Any], model: Any) -> Tensor:
-    """The Euler loop's starting point [B, horizon, max_action_dim], given or drawn; float32 (float64 in such a model)."""
+def starting_noise(
+    noise: Tensor | None, horizon: int | None, prepared: Mapping[str, Any], model: Any
+) -> Tensor:
+    """The Euler loop's starting point [B, horizon, max_action_dim], given or drawn; float32 (float64 in
+    such a model)."""
     state = prepared["state"]
     wanted = model.config.action_horizon if horizon is None else horizon
     if horizon is None and noise is not None and noise.ndim == 3:
@@ -100,15 +112,18 @@ def prepare_time(time: Tensor | None, prepared: Mapping[str, Any]) -> Tensor | N
 def check_horizon(horizon: int, config: Gr00tN1d6Config) -> None:
     """ObservationError unless 1 <= horizon <= the checkpoint's."""
     if not 1 <= horizon <= config.action_horizon:
-        raise ObservationError(f"a horizon of {horizon} steps was asked for; this checkpoint has 1 to "
-                               f"{config.action_horizon}")  # fmt: skip
+        raise ObservationError(
+            f"a horizon of {horizon} steps was asked for; this checkpoint has 1 to {config.action_horizon}"
+        )
 
 
 def step_count(num_steps: int | None, config: Gr00tN1d6Config) -> int:
     """The number of denoising steps: given, or the configuration's."""
     steps = config.num_inference_timesteps if num_steps is None else num_steps
     if not 1 <= steps <= config.num_timestep_buckets:
-        raise ObservationError(f"{steps} denoising steps were asked for; expected 1 to {config.num_timestep_buckets}")
+        raise ObservationError(
+            f"{steps} denoising steps were asked for; expected 1 to {config.num_timestep_buckets}"
+        )
     return steps
 
 
@@ -116,8 +131,10 @@ def _integers(value: Tensor, name: str) -> Tensor:
     if value.is_floating_point():
         raise ObservationError(f"{name} has type {value.dtype}; expected an integer type")
     if value.ndim != (1 if name == "embodiment_id" else 2):
-        raise ObservationError(f"{name} has shape {list(value.shape)}; expected one dimension for the batch"
-                               + ("" if name == "embodiment_id" else " and one for the tokens"))  # fmt: skip
+        raise ObservationError(
+            f"{name} has shape {list(value.shape)}; expected one dimension for the batch"
+            + ("" if name == "embodiment_id" else " and one for the tokens")
+        )
     return value.long()
 
 
@@ -133,8 +150,10 @@ def _check_tokens(ids: Tensor, mask: Tensor, config: Gr00tN1d6Config) -> None:
     # The image-attending blocks would have nothing to attend to, which is undefined (NaN).
     without = ~((ids == config.image_token_id) & (mask == 1)).any(dim=1)
     if bool(without.any()):
-        raise ObservationError(f"sample {int(without.nonzero()[0])} of the batch has no image token "
-                               f"(id {config.image_token_id}); each sample needs at least one image")  # fmt: skip
+        raise ObservationError(
+            f"sample {int(without.nonzero()[0])} of the batch has no image token "
+            f"(id {config.image_token_id}); each sample needs at least one image"
+        )
 
 
 def _check_embodiment(embodiment: Tensor, count: int) -> None:
@@ -146,7 +165,9 @@ def _check_embodiment(embodiment: Tensor, count: int) -> None:
 def _check_image(image: Tensor, index: int, multiple: int) -> None:
     fits = image.ndim == 4 and tuple(image.shape[:2]) == (1, 3) and min(image.shape[2:]) > 0
     if not fits or image.shape[2] % multiple or image.shape[3] % multiple:
-        raise ObservationError(f"pixel_values[{index}] has shape {list(image.shape)}; expected [1, 3, H, W] with H and "
-                               f"W multiples of {multiple}")  # fmt: skip
+        raise ObservationError(
+            f"pixel_values[{index}] has shape {list(image.shape)}; expected [1, 3, H, W] with H and "
+            f"W multiples of {multiple}"
+        )
     if not image.is_floating_point():
         raise ObservationError(f"pixel_values[{index}] has type {image.dtype}; expected floats in [-1, 1]")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Qwen3 stack of the backbone, cut after `select_layer` layers; its last, normed hidden state is the feature.
+"""The Qwen3 stack of the backbone, cut after `select_layer` layers; its last, normed hidden state is the
+feature.
 
-There is no cache and no generation: one pass over the prompt. The language head's tensor belongs to the checkpoint but
-is never used.
+There is no cache and no generation: one pass over the prompt. The language head's tensor belongs to the
+checkpoint but is never used.
 """
 
 import torch
@@ -11,7 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3MLP, Qwen3RMSNorm
 
-from gr00t_model.config import LanguageSizes
+from gr00t_model.sizes import LanguageSizes
 
 Rotation = tuple[Tensor, Tensor]
 
@@ -19,7 +20,8 @@ Rotation = tuple[Tensor, Tensor]
 def rotation(length: int, head_dim: int, theta: float, like: Tensor) -> Rotation:
     """Cosine and sine [1, length, head_dim] of rotary position embedding, in float32 and then cast as `like`.
 
-    Computed at each call rather than kept in a buffer, so that a model built on the meta device has nothing to restore.
+    Computed at each call rather than kept in a buffer, so that a model built on the meta device has nothing
+    to restore.
     """
     exponents = torch.arange(0, head_dim, 2, device=like.device, dtype=torch.float32) / head_dim
     positions = torch.arange(length, device=like.device, dtype=torch.float32)
@@ -42,8 +44,8 @@ def causal_mask(attention_mask: Tensor) -> Tensor:
 class LanguageLayer(GradientCheckpointingLayer):
     """One Qwen3 decoder layer in which a padded query gets no attention output.
 
-    That is what the reference's flash attention does. AlternateVLDiT never looks at padded positions, the plain DiT
-    does, so the rule is kept exactly.
+    That is what the reference's flash attention does. AlternateVLDiT never looks at padded positions, the
+    plain DiT does, so the rule is kept exactly.
     """
 
     def __init__(self, config: Qwen3Config, index: int) -> None:
@@ -55,7 +57,9 @@ class LanguageLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden: Tensor, mask: Tensor, valid: Tensor, rotary: Rotation) -> Tensor:
         """hidden [B, L, width]; mask bool [B, 1, L, L]; valid [B, L, 1] of zeros and ones."""
-        attended, _ = self.self_attn(self.input_layernorm(hidden), position_embeddings=rotary, attention_mask=mask)
+        attended, _ = self.self_attn(
+            self.input_layernorm(hidden), position_embeddings=rotary, attention_mask=mask
+        )
         # The output projection has no bias, so zero after it is zero before it.
         hidden = hidden + attended * valid.to(attended.dtype)
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
@@ -107,4 +111,5 @@ class LanguageModel(nn.Module):
         self.lm_head = nn.Linear(sizes.hidden_size, sizes.vocab_size, bias=False)
 
     def forward(self, embeddings: Tensor, attention_mask: Tensor) -> Tensor:
+        """As `LanguageStack.forward`."""
         return self.model(embeddings, attention_mask)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the denoising time enters the network: two different sinusoids, both of the integer time bucket.
 
-They look alike and are not: the action tokens' code is [sin, cos] over `half` frequencies, the transformer's is
-[cos, sin] over `half - 1` steps.
+They look alike and are not: the action tokens' code is [sin, cos] over `half` frequencies, the
+transformer's is [cos, sin] over `half - 1` steps.
 """
 
 import math

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which parts of the network are trained, and in which number types.
 
-The flags are the published configuration's. By default the action head and the top language layers are trained; the
-vision tower, the projector, the embeddings and the lower language layers are frozen.
+The flags are the published configuration's. By default the action head and the top language layers are
+trained; the vision tower, the projector, the embeddings and the lower language layers are frozen.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,15 +15,22 @@ from gr00t_model.errors import ConfigError
 if TYPE_CHECKING:
     from gr00t_model.network.model import Gr00tN1d6
 
-FLAGS = ("tune_visual", "tune_llm", "tune_top_llm_layers", "tune_projector", "tune_diffusion_model", "tune_vlln")
+FLAGS = (
+    "tune_visual",
+    "tune_llm",
+    "tune_top_llm_layers",
+    "tune_projector",
+    "tune_diffusion_model",
+    "tune_vlln",
+)
 
 
 def set_trainable(model: "Gr00tN1d6", **flags: Any) -> None:
     """Set requires_grad throughout, from the flags given and, for the others, from the configuration.
 
-    tune_visual: vision tower and mlp1. tune_llm: the whole language model. tune_top_llm_layers: that many of its last
-    layers, whatever tune_llm says. tune_projector: state and action encoders, decoder, position table, mask token.
-    tune_diffusion_model: the diffusion transformer. tune_vlln: the norm in front of it.
+    tune_visual: vision tower and mlp1. tune_llm: the whole language model. tune_top_llm_layers: that many
+    of its last layers, whatever tune_llm says. tune_projector: state and action encoders, decoder, position
+    table, mask token. tune_diffusion_model: the diffusion transformer. tune_vlln: the norm in front of it.
 
     Raises:
         ConfigError: an unknown flag, or more top layers than there are.
@@ -60,8 +67,9 @@ def keep_frozen_in_eval(module: nn.Module) -> None:
 
 
 def cast_for_training(model: "Gr00tN1d6") -> None:
-    """The types of mixed-precision training (under bfloat16 autocast): the action head in float32, the backbone in
-    bfloat16 where `load_bf16` says so, its trained parameters in float32 where `backbone_trainable_params_fp32` does."""
+    """The types of mixed-precision training (under bfloat16 autocast): the action head in float32, the
+    backbone in bfloat16 where `load_bf16` says so, its trained parameters in float32 where
+    `backbone_trainable_params_fp32` does."""
     config = model.config
     model.action_head.to(torch.float32)
     model.backbone.to(torch.bfloat16 if config.load_bf16 else torch.float32)

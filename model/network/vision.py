@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The SigLIP-2 tower of the backbone: images to patch features.
 
-Every patch of an image attends to every patch of the same image, and to no other image. Images keep their sizes: those
-of one size go through together, so nothing is padded and no mask is needed.
+Every patch of an image attends to every patch of the same image, and to no other image. Images keep their
+sizes: those of one size go through together, so nothing is padded and no mask is needed.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.siglip2.configuration_siglip2 import Siglip2VisionConfig
-from transformers.models.siglip2.modeling_siglip2 import Siglip2EncoderLayer, Siglip2MultiheadAttentionPoolingHead
+from transformers.models.siglip2.modeling_siglip2 import (
+    Siglip2EncoderLayer,
+    Siglip2MultiheadAttentionPoolingHead,
+)
 
-from gr00t_model.config import VisionSizes
+from gr00t_model.sizes import VisionSizes
 
 
 def patches(images: Tensor, size: int) -> Tensor:
-    """[N, C, H, W] to [N, (H/size)*(W/size), size*size*C]: raster order, and row, column, channel inside a patch."""
+    """[N, C, H, W] to [N, (H/size)*(W/size), size*size*C]: raster order, and row, column, channel inside a
+    patch."""
     count, channels, height, width = images.shape
     grid = images.reshape(count, channels, height // size, size, width // size, size)
     return grid.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
@@ -34,8 +38,8 @@ class VisionEmbeddings(nn.Module):
         self.position_embedding = nn.Embedding(sizes.num_patches, sizes.hidden_size)
 
     def positions(self, rows: int, columns: int) -> Tensor:
-        """[rows*columns, hidden]. On the CPU in float32 whatever the model's device and type, as the reference does:
-        antialiased interpolation differs between devices."""
+        """[rows*columns, hidden]. On the CPU in float32 whatever the model's device and type, as the
+        reference does: antialiased interpolation differs between devices."""
         table = self.position_embedding.weight
         grid = table.to("cpu", torch.float32).view(1, self.side, self.side, -1).permute(0, 3, 1, 2)
         resized = F.interpolate(grid, (rows, columns), mode="bilinear", align_corners=False, antialias=True)
@@ -44,7 +48,9 @@ class VisionEmbeddings(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """[N, C, H, W] of one size to [N, patches, hidden]."""
         embedded = self.patch_embedding(patches(images, self.patch_size))
-        return embedded + self.positions(images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size)
+        return embedded + self.positions(
+            images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
+        )
 
 
 class VisionEncoder(nn.Module):
@@ -66,14 +72,15 @@ class VisionEncoder(nn.Module):
         self.layers = nn.ModuleList(Siglip2EncoderLayer(config) for _ in range(sizes.num_hidden_layers))
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """[N, patches, hidden] to the same."""
         for layer in self.layers:
             hidden = layer(hidden, None)
         return hidden
 
 
 class VisionTransformer(nn.Module):
-    """Embeddings, encoder and final norm. `head` pools an image into one vector; N1.6 never calls it, but its tensors
-    are part of the published checkpoint."""
+    """Embeddings, encoder and final norm. `head` pools an image into one vector; N1.6 never calls it, but
+    its tensors are part of the published checkpoint."""
 
     def __init__(self, sizes: VisionSizes) -> None:
         super().__init__()
