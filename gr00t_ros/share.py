@@ -23,7 +23,7 @@ def prefix() -> Path | None:
     else:
         try:
             return Path(get_package_prefix(PACKAGE))
-        except PackageNotFoundError:
+        except (PackageNotFoundError, OSError):  # OSError: no AMENT_PREFIX_PATH, as with ROS 2 from PyPI
             pass
     installed = Path(sys.prefix)
     return installed if (installed / "share" / PACKAGE / "package.xml").is_file() else None
