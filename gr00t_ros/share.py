@@ -40,7 +40,9 @@ def share_directory() -> Path:
         return source
     installed = prefix()
     if installed is None:
-        raise Gr00tRosError(f"the shared files of {PACKAGE} are not installed; install the package with pip or colcon")
+        raise Gr00tRosError(
+            f"the shared files of {PACKAGE} are not installed; install the package with pip or colcon"
+        )
     return installed / "share" / PACKAGE
 
 

@@ -210,4 +210,6 @@ def find_executable(name: str) -> Path:
         if (place / name).is_file():
             return place / name
     searched = " and ".join(str(place) for place in places)
-    raise Gr00tRosError(f"executable {name!r} is not installed (looked in {searched}); build and install the package")
+    raise Gr00tRosError(
+        f"executable {name!r} is not installed (looked in {searched}); build and install the package"
+    )

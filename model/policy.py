@@ -117,7 +117,9 @@ class Gr00tPolicy:
         shape = (batch, self.config.action_horizon, self.config.max_action_dim)
         if noise is None and t_obs_ns is not None:
             if batch != 1:
-                raise ObservationError(f"t_obs_ns is the stamp of one observation, but the batch holds {batch}")
+                raise ObservationError(
+                    f"t_obs_ns is the stamp of one observation, but the batch holds {batch}"
+                )
             noise = chunk_noise(seed, t_obs_ns, *shape[1:])
         if noise is not None and noise.shape != shape:
             raise ObservationError(f"noise has shape {list(noise.shape)}, expected {list(shape)}")
@@ -142,7 +144,9 @@ class Gr00tPolicy:
                 key: np.full((1, frames, height, width, 3), 127, dtype=np.uint8)
                 for key in self.modality["video"].modality_keys
             },
-            "state": {key: np.zeros((1, steps, size), dtype=np.float32) for key, size in self.state_widths.items()},
+            "state": {
+                key: np.zeros((1, steps, size), dtype=np.float32) for key, size in self.state_widths.items()
+            },
             "language": {key: [[instruction]] for key in self.modality["language"].modality_keys},
         }
         return self.get_action(observation, t_obs_ns=0)[1]

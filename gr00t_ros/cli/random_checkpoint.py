@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``random_checkpoint``: a checkpoint with random weights that fits a robot YAML.
+
+For the demo, for tests, and for trying a robot's topics, timing and memory before a trained checkpoint exists. Its
+actions are relative to the current joints and small, so that a simulated arm wanders instead of thrashing.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gr00t_model.checkpoint import write_random_checkpoint
+from gr00t_model.config import Gr00tN1d6Config
+from gr00t_model.errors import Gr00tError
+from gr00t_model.processing import ActionConfig, Gr00tProcessor, ModalityConfig
+from gr00t_ros.errors import Gr00tRosError
+from gr00t_ros.robot import ActionGroupConfig, RobotConfig
+from gr00t_ros.share import robot_file
+from gr00t_ros.units import to_dataset
+
+PRESETS = ("tiny", "small", "seed", "released")
+# Steps in a chunk: 0.8 s at 20 Hz, long enough to be smooth and short enough to be inferred on a laptop's CPU.
+HORIZON = 16
+# Largest motion of a joint over a chunk, as a share of its range: visible, and well below a usual velocity limit.
+REACH = 0.15
+# Range assumed for joints without limits (rad, m or unitless): statistics need one, and one radian suits most joints.
+FREE_RANGE = 1.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="random_checkpoint", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--robot", required=True, help="name of a shipped robot description, or a robot YAML")
+    parser.add_argument("--output", required=True, type=Path, help="directory to write; must not exist")
+    parser.add_argument(
+        "--preset", choices=PRESETS, default="tiny", help="network size (default: %(default)s)"
+    )
+    parser.add_argument("--horizon", type=int, default=HORIZON, help="action steps (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: %(default)s)")
+    options = parser.parse_args(argv)
+    try:
+        robot = RobotConfig.from_file(robot_file(options.robot))
+        write(robot, options.output, preset=options.preset, horizon=options.horizon, seed=options.seed)
+    except (Gr00tError, Gr00tRosError) as error:
+        print(f"random_checkpoint: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {options.output}: preset {options.preset}, random weights, fits robot {robot.name}")
+    return 0
+
+
+def write(
+    robot: RobotConfig, output: Path, *, preset: str = "tiny", horizon: int = HORIZON, seed: int = 0
+) -> None:
+    """Write a checkpoint in the published format whose keys, widths and ranges are those of ``robot``.
+
+    Raises:
+        Gr00tRosError: ``output`` exists.
+        ConfigError: ``horizon`` is below 1 or beyond the preset's.
+    """
+    config = getattr(Gr00tN1d6Config, preset)()
+    modality = _modality(robot, horizon)
+    processor = Gr00tProcessor(
+        {robot.embodiment_tag: modality},
+        {robot.embodiment_tag: _statistics(robot, modality["action"])},
+        max_state_dim=config.max_state_dim,
+        max_action_dim=config.max_action_dim,
+        max_action_horizon=config.action_horizon,
+    )
+    if output.exists():
+        raise Gr00tRosError(f"{output} exists already; choose another directory or remove it")
+    # Both halves first, the name last: a checkpoint that was interrupted is never taken for a whole one.
+    partial = output.with_name(output.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    write_random_checkpoint(config, partial, seed=seed)
+    processor.save_pretrained(partial)
+    partial.rename(output)
+
+
+def _modality(robot: RobotConfig, horizon: int) -> dict[str, ModalityConfig]:
+    return {
+        "video": ModalityConfig((0,), tuple(robot.video)),
+        "state": ModalityConfig((0,), tuple(robot.state)),
+        "action": ModalityConfig(
+            tuple(range(horizon)),
+            tuple(robot.action),
+            action_configs=tuple(_action_config(robot, group) for group in robot.action.values()),
+        ),
+        "language": ModalityConfig((0,), ("annotation.human.task_description",)),
+    }
+
+
+def _action_config(robot: RobotConfig, group: ActionGroupConfig) -> ActionConfig:
+    """Relative to the state group that holds the same joints, absolute where there is none."""
+    for key, source in robot.state.items():
+        if source.joints == group.joints:
+            return ActionConfig(rep="RELATIVE", state_key=key)
+    return ActionConfig()
+
+
+def _statistics(robot: RobotConfig, action: ModalityConfig) -> dict[str, dict[str, dict[str, list]]]:
+    relative = {}
+    for key, group in robot.action.items():
+        low, high = _ranges(robot, group.joints)
+        # Growing with the step, so that a chunk leaves the present joints gently.
+        reach = np.linspace(1.0 / action.horizon, 1.0, action.horizon)[:, None] * REACH * (high - low)
+        relative[key] = _spread(-reach, reach)
+    return {
+        "state": {key: _spread(*_ranges(robot, source.joints)) for key, source in robot.state.items()},
+        "action": {key: _spread(*_ranges(robot, group.joints)) for key, group in robot.action.items()},
+        "relative_action": {
+            key: relative[key] for key in action.modality_keys if action.action_config(key).relative
+        },
+    }
+
+
+def _ranges(robot: RobotConfig, joints: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest value of each joint, in the dataset's units, float64 [D] each."""
+    units = [robot.unit(joint) for joint in joints]
+    limits = [robot.limits.get(joint) for joint in joints]
+    ends = [
+        to_dataset([limit.min if limit else -FREE_RANGE for limit in limits], units),
+        to_dataset([limit.max if limit else FREE_RANGE for limit in limits], units),
+    ]
+    return np.minimum(*ends), np.maximum(*ends)
+
+
+def _spread(low: np.ndarray, high: np.ndarray) -> dict[str, list]:
+    """Statistics of values spread evenly between ``low`` and ``high``."""
+    span = high - low
+    return {
+        "min": low.tolist(),
+        "max": high.tolist(),
+        "mean": (low + span / 2).tolist(),
+        "std": (span / np.sqrt(12.0)).tolist(),
+        "q01": (low + 0.01 * span).tolist(),
+        "q99": (low + 0.99 * span).tolist(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
