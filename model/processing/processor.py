@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +31,7 @@ from gr00t_model.processing.images import (
 )
 from gr00t_model.processing.modality import ModalityConfig, parse_modality_configs
 from gr00t_model.processing.options import ProcessorOptions
+from gr00t_model.processing.parallel import parallel_map
 from gr00t_model.processing.prompt import PromptEncoder, pad_left
 from gr00t_model.processing.state_action import StateActionCodec
 from gr00t_model.processing.statistics import EmbodimentStatistics, statistics_to_mapping
@@ -40,10 +40,6 @@ from gr00t_model.processing.tokenizer import QwenTokenizer, load_tokenizer
 PROCESSOR_FILE = "processor_config.json"
 STATISTICS_FILE = "statistics.json"
 EMBODIMENT_FILE = "embodiment_id.json"
-
-# More threads than cameras on a robot help nobody; OpenCV and Pillow release the GIL, so two cores do two
-# images at once.
-IMAGE_THREADS = 4
 
 PixelType = Literal["float32", "uint8"]
 Inputs = dict[str, Any]
@@ -271,10 +267,6 @@ class Gr00tProcessor:
     def _prompts(self) -> PromptEncoder:
         return PromptEncoder(self._given_tokenizer or load_tokenizer(), self.options.formalize_language)
 
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(IMAGE_THREADS, thread_name_prefix="gr00t-images")
-
     def _codec(self, tag: str) -> StateActionCodec:
         if tag not in self._codecs:
             modalities = self.modality(tag)
@@ -323,7 +315,8 @@ class Gr00tProcessor:
         for sample in range(batch):
             chain = self._chain if rng is None else self._augmentation.bind(self._augmentation.draw(rng))
             jobs += [(chain, view[sample, step]) for step in range(steps) for view in views.values()]
-        planes = list(self._pool.map(_planes, jobs)) if len(jobs) > 1 else [_planes(job) for job in jobs]
+        # A data loader runs many processes already; on the robot the cores wait for this chunk.
+        planes = parallel_map(_planes, jobs) if rng is None else [_planes(job) for job in jobs]
         sizes = [(int(image.shape[2]), int(image.shape[3])) for image in planes]
         keys = list(views)
         per_sample = steps * len(keys)
