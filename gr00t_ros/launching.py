@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns the program list of ``gr00t_ros.system`` into a launch description. Only the launch files use this.
 
-``launch`` and ``launch_ros`` come with a ROS installation and are not on PyPI, so nothing else may import this module.
+``launch`` and ``launch_ros`` come with a ROS installation and are not on PyPI, so nothing else may import
+this module.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
-from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from gr00t_ros.system import Argument, Program
+from launch import LaunchContext, LaunchDescription
 
 
 def description(
@@ -29,7 +30,9 @@ def description(
     """
 
     def start(context: LaunchContext) -> list[Node]:
-        values = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in arguments}
+        values = {
+            argument.name: LaunchConfiguration(argument.name).perform(context) for argument in arguments
+        }
         return [_node(program, ends=program.name == ends_with) for program in programs(values)]
 
     declared = [

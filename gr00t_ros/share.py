@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where this package's own files lie: launch files, configurations, messages.
 
-Configuration belongs to the code that reads it, so where the running code is a source tree, its own files are used.
-Otherwise the package is installed: a ROS installation's ament index knows where, and without ROS it is the Python
-environment's prefix.
+Configuration belongs to the code that reads it, so where the running code is a source tree, its own files
+are used. Otherwise the package is installed: a ROS installation's ament index knows where, and without ROS
+it is the Python environment's prefix.
 """
 
 import sys
@@ -71,5 +71,6 @@ def robot_file(name_or_path: str) -> Path:
     if shipped.is_file():
         return shipped
     raise RobotConfigError(
-        f"robot {name_or_path!r} is neither a YAML file nor one of the shipped robots ({', '.join(robot_names())})"
+        f"robot {name_or_path!r} is neither a YAML file nor one of the shipped robots "
+        f"({', '.join(robot_names())})"
     )

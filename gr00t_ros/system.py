@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What runs: the programs of a system with their parameters, as plain data.
 
-The launch files turn the list into launch_ros nodes; ``demo`` turns the same list into processes where ``launch`` is
-not installed. Both read it from here, so they cannot differ.
+The launch files turn the list into launch_ros nodes; ``demo`` turns the same list into processes where
+``launch`` is not installed. Both read it from here, so they cannot differ.
 """
 
 import json

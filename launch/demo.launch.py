@@ -10,6 +10,7 @@ from gr00t_ros.system import DEMO_ARGUMENTS, demo_programs
 
 
 def generate_launch_description():
+    """What ``ros2 launch`` asks for."""
     return description(
         DEMO_ARGUMENTS, lambda values: demo_programs(with_checkpoint(values)), ends_with="demo_monitor"
     )

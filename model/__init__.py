@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """GR00T N1.6: the network, its processing and the policy that joins them. Knows nothing of ROS.
 
-The four public names load on first use, so that ``import gr00t_model`` costs nothing where only a part is needed.
+The four public names load on first use, so that ``import gr00t_model`` costs nothing where only a part is
+needed.
 """
 
 from importlib import import_module

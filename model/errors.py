@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can go wrong on the model side, as types a caller can tell apart.
 
-Every message says what was wrong, where, what was expected and what to do. Commands print the message as one line.
+Every message says what was wrong, where, what was expected and what to do. Commands print the message as
+one line.
 """
 
 

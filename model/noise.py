@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The starting noise of an action chunk, as a function of a seed and the observation's time.
 
-A robot's log holds the seed and every chunk's stamp, so any chunk can be computed again offline, bit for bit the same
-starting point. The policy calls this once a chunk; tests and offline evaluation call it with the logged numbers.
+A robot's log holds the seed and every chunk's stamp, so any chunk can be computed again offline, bit for
+bit the same starting point. The policy calls this once a chunk; tests and offline evaluation call it with
+the logged numbers.
 """
 
 import numpy as np

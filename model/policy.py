@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """An observation in, actions in physical units out: processing and network joined.
 
-The policy node calls this on the robot, ``evaluate`` calls it on datasets, and a client written for the reference's
-policy can call it as it is. There is no other way from observations to actions, so the robot and the offline
-numbers cannot drift apart.
+The policy node calls this on the robot, ``evaluate`` calls it on datasets, and a client written for the
+reference's policy can call it as it is. There is no other way from observations to actions, so the robot
+and the offline numbers cannot drift apart.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,8 @@ from gr00t_model.inference import PyTorchEngine, choose_backend
 from gr00t_model.noise import chunk_noise
 from gr00t_model.processing import Gr00tProcessor, ModalityConfig
 
-# Image size of the warm-up observation, height by width. Any size warms the same code; this is a common camera's.
+# Image size of the warm-up observation, height by width. Any size warms the same code; this is a common
+# camera's.
 _WARM_UP_IMAGE = (480, 640)
 
 
@@ -46,8 +47,8 @@ class Gr00tPolicy:
 
     Raises:
         CheckpointError: the checkpoint is missing, incomplete or damaged.
-        EmbodimentError: the tag is unknown to the checkpoint or has no statistics; the message lists those it knows.
-        BackendError: the backend, device or precision is not available here.
+        EmbodimentError: the tag is unknown to the checkpoint or has no statistics; the message lists those
+            it knows. BackendError: the backend, device or precision is not available here.
     """
 
     def __init__(
@@ -62,7 +63,8 @@ class Gr00tPolicy:
         self.choice = choose_backend(backend, device, precision)
         self.directory = resolve(directory)
         self.embodiment_tag = embodiment_tag
-        # The processor is read first: it is small, and a wrong tag should not cost the time of loading 6.6 GB.
+        # The processor is read first: it is small, and a wrong tag should not cost the time of loading 6.6
+        # GB.
         self.processor = Gr00tProcessor.from_pretrained(self.directory)
         self.modality: Mapping[str, ModalityConfig] = self.processor.modality(embodiment_tag)
         self.processor.require_statistics(embodiment_tag)

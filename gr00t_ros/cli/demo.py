@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``demo``: the simulated SO-101 driven through real topics, where ``ros2 launch`` is not installed.
 
-Starts what ``gr00t_ros.system.demo_programs`` lists, as ``launch/demo.launch.py`` does, under honcho. The exit code
-is the monitor's: 0 only when frames, chunks and commands flowed and every limit was kept.
+Starts what ``gr00t_ros.system.demo_programs`` lists, as ``launch/demo.launch.py`` does, under honcho. The
+exit code is the monitor's: 0 only when frames, chunks and commands flowed and every limit was kept.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from gr00t_ros.system import DEMO_ARGUMENTS, demo_programs
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command; the exit code is the monitor's."""
     parser = argparse.ArgumentParser(prog="demo", description=__doc__.split("\n\n")[0])
     for argument in DEMO_ARGUMENTS:
         flag = "--" + argument.name.replace("_", "-")
@@ -32,9 +33,12 @@ def run(arguments: dict[str, str]) -> int:
     try:
         from honcho.manager import Manager
     except ImportError as error:
-        raise Gr00tRosError("honcho is not installed; install the demo extra: pip install 'gr00t_ros[demo]'") from error
+        raise Gr00tRosError(
+            "honcho is not installed; install the demo extra: pip install 'gr00t_ros[demo]'"
+        ) from error
     programs = demo_programs(with_checkpoint(arguments))
-    # Children write into pipes here: unbuffered, or their lines would come late. The demo talks to nobody else.
+    # Children write into pipes here: unbuffered, or their lines would come late. The demo talks to nobody
+    # else.
     environment = {"PYTHONUNBUFFERED": "1", "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **os.environ}
     manager = Manager()
     for program in programs:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``random_checkpoint``: a checkpoint with random weights that fits a robot YAML.
 
-For the demo, for tests, and for trying a robot's topics, timing and memory before a trained checkpoint exists. Its
-actions are relative to the current joints and small, so that a simulated arm wanders instead of thrashing.
+For the demo, for tests, and for trying a robot's topics, timing and memory before a trained checkpoint
+exists. Its actions are relative to the current joints and small, so that a simulated arm wanders instead of
+thrashing.
 """
 
 import argparse
@@ -23,15 +24,19 @@ from gr00t_ros.share import robot_file
 from gr00t_ros.units import to_dataset
 
 PRESETS = ("tiny", "small", "seed", "released")
-# Steps in a chunk: 0.8 s at 20 Hz, long enough to be smooth and short enough to be inferred on a laptop's CPU.
+# Steps in a chunk: 0.8 s at 20 Hz, long enough to be smooth and short enough to be inferred on a laptop's
+# CPU.
 HORIZON = 16
-# Largest motion of a joint over a chunk, as a share of its range: visible, and well below a usual velocity limit.
+# Largest motion of a joint over a chunk, as a share of its range: visible, and well below a usual velocity
+# limit.
 REACH = 0.15
-# Range assumed for joints without limits (rad, m or unitless): statistics need one, and one radian suits most joints.
+# Range assumed for joints without limits (rad, m or unitless): statistics need one, and one radian suits
+# most joints.
 FREE_RANGE = 1.0
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 when the checkpoint was written."""
     parser = argparse.ArgumentParser(prog="random_checkpoint", description=__doc__.split("\n\n")[0])
     parser.add_argument("--robot", required=True, help="name of a shipped robot description, or a robot YAML")
     parser.add_argument("--output", required=True, type=Path, help="directory to write; must not exist")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which engine runs the network on this machine. The policy asks once, when a checkpoint is loaded.
 
-``auto`` takes the best that is there; anything named explicitly is taken or refused, never replaced in silence.
+``auto`` takes the best that is there; anything named explicitly is taken or refused, never replaced in
+silence.
 """
 
 from dataclasses import dataclass
@@ -25,15 +26,16 @@ class BackendChoice:
 
     @property
     def dtype(self) -> torch.dtype:
+        """The precision as torch names it."""
         return PRECISIONS[self.precision]
 
 
 def choose_backend(backend: str = "auto", device: str = "auto", precision: str = "auto") -> BackendChoice:
     """Pick backend, device and precision.
 
-    bfloat16 is the working precision on a GPU, as in the reference. A CPU without bfloat16 units is slower in it than
-    in float32, and development wants exact numbers, so the CPU default is float32. float16 is not offered: it
-    overflows in this backbone.
+    bfloat16 is the working precision on a GPU, as in the reference. A CPU without bfloat16 units is slower
+    in it than in float32, and development wants exact numbers, so the CPU default is float32. float16 is
+    not offered: it overflows in this backbone.
 
     Args:
         backend: ``auto`` or ``pytorch``.

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The readable network, run as it is by PyTorch: the engine that every machine has and every other is compared with."""
+"""The readable network, run as it is by PyTorch: the engine that every machine has and every other is
+compared with."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,13 +20,15 @@ class PyTorchEngine:
         self.device = next(model.parameters()).device
 
     @torch.inference_mode()
-    def run(self, inputs: Mapping[str, Any], noise: np.ndarray | None, num_steps: int | None = None) -> np.ndarray:
+    def run(
+        self, inputs: Mapping[str, Any], noise: np.ndarray | None, num_steps: int | None = None
+    ) -> np.ndarray:
         """One inference.
 
         Args:
-            inputs: what ``Gr00tProcessor.encode`` gives, on the CPU; uint8 pixels are normalised on the device.
-            noise: float32 [B, H, D], or None to draw it from torch's generator.
-            num_steps: denoising steps; None means the checkpoint's number.
+            inputs: what ``Gr00tProcessor.encode`` gives, on the CPU; uint8 pixels are normalised on the
+            device. noise: float32 [B, H, D], or None to draw it from torch's generator. num_steps:
+            denoising steps; None means the checkpoint's number.
 
         Returns:
             float32 [B, H, D]: the normalised action chunk, on the CPU.
