@@ -10,8 +10,8 @@ from gr00t_ros.errors import Gr00tRosError
 from gr00t_ros.system import DEMO_ARGUMENTS, find_executable, with_defaults
 
 RANDOM_WEIGHTS_NOTICE = (
-    "The demo's weights are RANDOM: the arm moves through the whole chain, cameras to commands, but it does
-    not know " "the task. Point checkpoint at a trained one to see it act."
+    "The demo's weights are RANDOM: the arm moves through the whole chain, cameras to commands, but it does "
+    "not know the task. Point checkpoint at a trained one to see it act."
 )
 
 
