@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the chunk executor decides in one period: which commands go out, or why none do. No ROS types, no
+threads.
+
+``nodes/chunk_executor`` owns one :class:`Execution`, feeds it chunks and joint states as they arrive and
+calls :meth:`Execution.step` at a fixed rate. All time is handed in: ROS time places chunks, monotonic time
+only tells when ROS time cannot be trusted.
+
+The rules, in the order in which they are asked:
+
+1. Stopped stays stopped until ``start``.
+2. Without a fresh measurement of every commanded joint nothing moves.
+3. Without a plan for this very moment nothing moves.
+4. What moves passes the safety filter; what the filter refuses stops the executor.
+
+"Nothing moves" means: before the first command nothing is sent at all; afterwards the last commanded
+position is sent for ``hold_s`` more and then nothing, so that whoever takes over the robot next is not
+fought. A position is never replaced by zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gr00t_ros.chunk import Chunk, check_chunk
+from gr00t_ros.clockwatch import ClockWatch
+from gr00t_ros.errors import ChunkRefused, MessageError, UnsafeCommand
+from gr00t_ros.robot import RobotConfig
+from gr00t_ros.robot_types import JOINT_TRAJECTORY, ActionGroupConfig
+from gr00t_ros.safety import SafetyFilter
+from gr00t_ros.timeline import ACTIVE, EARLY, ENDED, Plan, Sample, Timeline
+
+# A late period may move a joint as far as two on-time ones, no further: catching up is not worth a jump.
+MAX_CATCH_UP_PERIODS = 2.0
+# How far a joint state's stamp may be ahead of this clock. Unbounded, one message from the future would
+# stay fresh for ever; 0.1 s is what badly synchronised clocks on one robot reach.
+MAX_STAMP_AHEAD_S = 0.1
+# Chunks kept at once: the newest rules, the one before may still be due while the newest starts in the
+# future.
+MAX_CHUNKS = 8
+
+
+class State(IntEnum):
+    """The numbers are those of ``ExecutorStatus``."""
+
+    WAITING = 0
+    EXECUTING = 1
+    HOLDING = 2
+    STOPPED = 3
+
+
+@dataclass(frozen=True)
+class GroupCommand:
+    """What one action group is told now: positions [P, D] (rad, m), velocities [P, D] and when each point
+    is due, in seconds from now [P].
+
+    Streaming interfaces get one point, due now. A trajectory gets several and always ends at rest.
+    """
+
+    group: ActionGroupConfig
+    positions: NDArray[np.float64]
+    velocities: NDArray[np.float64]
+    times_s: NDArray[np.float64]
+
+
+@dataclass
+class Counters:
+    """Totals since the node was configured."""
+
+    chunks_accepted: int = 0
+    chunks_refused: int = 0
+    last_refusal: str = ""
+    joint_states_refused: int = 0
+    commands_sent: int = 0
+    commands_clipped: int = 0
+    stops: int = 0
+
+
+class Execution:
+    """The state machine WAITING -> EXECUTING <-> HOLDING, and STOPPED. Not thread safe: the caller holds a
+    lock."""
+
+    def __init__(
+        self, robot: RobotConfig, *, period_s: float, lookahead_s: float, hold_s: float, enabled: bool = True
+    ) -> None:
+        """Commands are made every ``period_s``; a trajectory ends at rest ``lookahead_s`` after its first
+        instant."""
+        if not 2.0 * period_s <= lookahead_s:
+            raise ValueError(f"lookahead {lookahead_s} s must hold at least two periods of {period_s} s")
+        self.robot = robot
+        self.counters = Counters()
+        self.state = State.WAITING
+        self.reason = "no chunk yet"
+        self.accepted: tuple[int, int] | None = None  # session, sequence
+        self._groups = tuple(robot.action.values())
+        self._joints = robot.joints
+        self._period_s, self._lookahead_s, self._hold_s = period_s, lookahead_s, hold_s
+        self._timeline = Timeline(MAX_CHUNKS)
+        self._filter = SafetyFilter(robot)
+        self._clock = ClockWatch()
+        self._measured: dict[str, tuple[float, int]] = {}  # joint -> position, stamp
+        self._command: dict[str, NDArray[np.float64]] | None = None  # what was last sent, by group
+        # Where each group comes to rest when nothing more is sent.
+        self._rest: dict[str, NDArray[np.float64]] = {}
+        self._hold_until_ns: int | None = None
+        self._no_plan = self.reason
+        self._last_ns: int | None = None
+        if not enabled:
+            self.state, self.reason = State.STOPPED, "disabled until executor/start"
+
+    # What comes in.
+
+    def offer(self, chunk: Chunk, now_ns: int) -> None:
+        """Puts a chunk on the timeline.
+
+        Raises:
+            ChunkRefused: it is stale, out of order, does not fit the robot, or execution is stopped. Values
+            that are
+                not finite also stop execution: a policy that computes them cannot be trusted with the next
+                chunk.
+        """
+        try:
+            if any(not np.isfinite(group.values).all() for group in chunk.groups):
+                text = "the chunk holds values that are not finite"
+                if self.state != State.STOPPED:
+                    self.stop(text)
+                raise ChunkRefused(text)
+            if self.state == State.STOPPED:
+                raise ChunkRefused("stopped: call executor/start")
+            chunk = check_chunk(chunk, self.robot, now_ns, self.accepted)
+        except ChunkRefused as refusal:
+            self.refuse(str(refusal))
+            raise
+        self._timeline.add(chunk)
+        self.accepted = (chunk.session, chunk.sequence)
+        self.counters.chunks_accepted += 1
+        self._no_plan = "the plan has ended and no newer chunk has come"
+
+    def refuse(self, reason: str) -> None:
+        """Counts a chunk that is not executed."""
+        self.counters.chunks_refused += 1
+        self.counters.last_refusal = reason
+
+    def measure(self, names: Sequence[str], positions: Sequence[float], stamp_ns: int, now_ns: int) -> None:
+        """Takes the measured positions [rad, m] of some joints.
+
+        Raises:
+            MessageError: the message is damaged, unstamped, from the future, older than what is known, or
+                not finite
+                for a joint that is commanded.
+        """
+        try:
+            if len(names) != len(positions):
+                raise MessageError(f"joint states: {len(names)} names but {len(positions)} positions")
+            if stamp_ns <= 0:
+                raise MessageError("joint states: the stamp is zero, expected the time of measurement")
+            if stamp_ns - now_ns > MAX_STAMP_AHEAD_S * 1e9:
+                ahead = (stamp_ns - now_ns) / 1e9
+                raise MessageError(
+                    f"joint states: stamped {ahead:.3f} s ahead of this clock; synchronise the clocks"
+                )
+            values = dict(zip(names, positions, strict=True))
+            found = [joint for joint in self._joints if joint in values]
+            for joint in found:
+                if not math.isfinite(values[joint]):
+                    raise MessageError(
+                        f"joint states: position of {joint!r} is {values[joint]}, expected a number"
+                    )
+        except MessageError:
+            self.counters.joint_states_refused += 1
+            raise
+        for joint in found:
+            if joint not in self._measured or stamp_ns >= self._measured[joint][1]:
+                self._measured[joint] = (float(values[joint]), stamp_ns)
+
+    def stop(self, reason: str) -> None:
+        """Stops within this period and stays stopped until :meth:`start`."""
+        if self.state == State.EXECUTING:
+            self.counters.stops += 1
+        self.state, self.reason = State.STOPPED, reason
+        self._timeline.clear()
+        self._hold_until_ns = None
+
+    def start(self) -> None:
+        """Ends a stop. Nothing old is executed: a chunk that arrives from now on is the first."""
+        if self.state == State.STOPPED:
+            self.state = State.WAITING
+            self.reason = self._no_plan = "started, no chunk yet"
+            self._command = None
+            self._timeline.clear()
+
+    def reset(self, reason: str) -> None:
+        """Forgets plans, measurements and commands, as after a pause of unknown length. A stop stays."""
+        if self.state != State.STOPPED:
+            self.state, self.reason = State.WAITING, reason
+        self._no_plan = reason
+        self._timeline.clear()
+        self._measured.clear()
+        self._command = self._last_ns = self._hold_until_ns = None
+        self._clock = ClockWatch()
+
+    # What goes out.
+
+    def step(self, now_ns: int, mono_ns: int) -> tuple[GroupCommand, ...]:
+        """The commands of this period, possibly none. ``now_ns`` is ROS time, ``mono_ns`` monotonic time."""
+        elapsed_s = 0.0 if self._last_ns is None else (now_ns - self._last_ns) / 1e9
+        self._last_ns = now_ns
+        untrusted = self._clock.check(now_ns, mono_ns)
+        if untrusted:
+            # Chunks and measurements are placed by a time that no longer exists.
+            self._timeline.clear()
+            self._measured.clear()
+            self._no_plan = untrusted
+        if self.state == State.STOPPED:
+            return self._hold(mono_ns)
+        problem = untrusted or self._clock.standing(now_ns, mono_ns) or self._joint_problem(now_ns)
+        if problem:
+            return self._suspend(problem, mono_ns)
+        sample = self._timeline.sample(now_ns)
+        if sample.status != ACTIVE:
+            reason = "the plan starts later" if sample.status == EARLY else self._no_plan
+            return self._suspend(reason, mono_ns)
+        try:
+            commands = self._move(now_ns, min(max(elapsed_s, 0.0), MAX_CATCH_UP_PERIODS * self._period_s))
+        except UnsafeCommand as error:
+            self.stop(str(error))
+            return self._hold(mono_ns)
+        self.state, self.reason, self._hold_until_ns = State.EXECUTING, "", None
+        self.counters.commands_sent += len(commands)
+        return commands
+
+    def plan(self, now_ns: int) -> Plan | None:
+        """What is committed from ``now_ns`` on, or None: what will be commanded while nothing else comes
+        in."""
+        return self._timeline.plan(now_ns) if self.state == State.EXECUTING else None
+
+    def _move(self, now_ns: int, dt: float) -> tuple[GroupCommand, ...]:
+        """One command for every group, on the timeline and inside the limits; nothing of it is kept on
+        UnsafeCommand."""
+        steps = max(1, int(self._lookahead_s / 2.0 / self._period_s + 1e-9))
+        times_s = np.arange(steps + 1) * self._period_s
+        samples = [self._timeline.sample(now_ns + round(t * 1e9)) for t in times_s]
+        command: dict[str, NDArray[np.float64]] = {}
+        rest: dict[str, NDArray[np.float64]] = {}
+        commands, clipped = [], False
+        for group in self._groups:
+            key, measured = group.key, self._measured_positions(group)
+            previous = None if self._command is None else self._command[key]
+            first = self._filter.apply(group.joints, samples[0].values[key], previous, measured, dt)
+            command[key], clipped = first.values, clipped or bool(first.clipped)
+            if group.interface != JOINT_TRAJECTORY:
+                rest[key] = first.values
+                still = np.zeros_like(first.values)
+                commands.append(GroupCommand(group, first.values[None], still[None], np.zeros(1)))
+                continue
+            points = [first.values]
+            for sample in samples[1:]:
+                target = _target(sample, key, points[-1])
+                ahead = self._filter.apply(group.joints, target, points[-1], measured, self._period_s)
+                points.append(ahead.values)
+                clipped = clipped or bool(ahead.clipped)
+            # From the last moving point on: constant deceleration over the time that is left.
+            braking_s = self._lookahead_s - times_s[-1]
+            end = points[-1] + (points[-1] - points[-2]) / self._period_s * braking_s / 2.0
+            rest[key] = self._filter.apply(group.joints, end, points[-1], measured, braking_s).values
+            positions, due = np.stack([*points, rest[key]]), np.append(times_s, self._lookahead_s)
+            velocities = monotone_velocities(positions, due)
+            commands.append(GroupCommand(group, positions[1:], velocities[1:], due[1:]))
+        self._command, self._rest = command, rest
+        self.counters.commands_clipped += clipped
+        return tuple(commands)
+
+    def _suspend(self, reason: str, mono_ns: int) -> tuple[GroupCommand, ...]:
+        """Nothing may move now, for ``reason``."""
+        if self.state == State.EXECUTING:
+            self.counters.stops += 1
+        if self.state != State.WAITING:
+            self.state = State.HOLDING
+        self.reason = reason
+        return self._hold(mono_ns)
+
+    def _hold(self, mono_ns: int) -> tuple[GroupCommand, ...]:
+        """The last commanded position once more, for a short time; then, and before any command, nothing."""
+        if self._command is None:
+            return ()
+        if self._hold_until_ns is None:
+            self._hold_until_ns = mono_ns + round(self._hold_s * 1e9)
+            # A trajectory that is under way comes to rest at its own end: holding means to end there, not
+            # to turn back.
+            self._command = dict(self._rest)
+        elif mono_ns > self._hold_until_ns:
+            # From here on others may move the robot: the next motion starts where it is measured.
+            self._command = None
+            return ()
+        self.counters.commands_sent += len(self._groups)
+        return tuple(self._still(group, self._command[group.key]) for group in self._groups)
+
+    def _still(self, group: ActionGroupConfig, position: NDArray[np.float64]) -> GroupCommand:
+        due = self._lookahead_s if group.interface == JOINT_TRAJECTORY else 0.0
+        return GroupCommand(group, position[None], np.zeros_like(position)[None], np.array([due]))
+
+    def _measured_positions(self, group: ActionGroupConfig) -> NDArray[np.float64]:
+        return np.array([self._measured[joint][0] for joint in group.joints])
+
+    def _joint_problem(self, now_ns: int) -> str:
+        """An empty text when every commanded joint was measured lately."""
+        missing = [joint for joint in self._joints if joint not in self._measured]
+        topic = self.robot.executor.joint_state_topic
+        if missing:
+            return f"no position of {', '.join(missing)} on {topic} yet"
+        oldest = min(self._joints, key=lambda joint: self._measured[joint][1])
+        age_s = (now_ns - self._measured[oldest][1]) / 1e9
+        limit_s = self.robot.executor.max_joint_state_age
+        if age_s > limit_s:
+            return f"joint states are stale: {oldest} on {topic} is older than {limit_s:g} s"
+        return ""
+
+
+def _target(sample: Sample, key: str, otherwise: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What the plan wants of a group a little ahead of now: its last step once it has ended, ``otherwise``
+    in a gap."""
+    if sample.status == ACTIVE:
+        return sample.values[key]
+    if sample.status == ENDED and sample.chunk is not None:
+        return next(group.values[-1] for group in sample.chunk.groups if group.key == key)
+    return otherwise
+
+
+def monotone_velocities(positions: NDArray[np.float64], times_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Velocities [P, D] at the points [P, D], zero at both ends, for which a cubic through them never
+    overshoots.
+
+    The harmonic mean of the slopes to both sides, zero where they differ in sign (Fritsch and Butland,
+    1984): a controller that interpolates with cubic splines then stays between neighbouring points, so
+    inside the limits that they keep.
+    """
+    slopes = np.diff(positions, axis=0) / np.diff(times_s)[:, None]
+    before, after = slopes[:-1], slopes[1:]
+    same = before * after > 0.0
+    total = np.where(same, before + after, 1.0)
+    velocities = np.zeros_like(positions)
+    velocities[1:-1] = np.where(same, 2.0 * before * after / total, 0.0)
+    return velocities

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between ROS messages and the types of the core: times, chunks, plans, commands.
+
+The nodes use nothing else to cross that border, so every convention of the wire (step-major values,
+nanoseconds in two integers) is written down once, here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from builtin_interfaces.msg import Duration, Time
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray, MultiArrayDimension
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from gr00t_ros.chunk import Chunk, ChunkGroup
+from gr00t_ros.errors import ChunkRefused
+from gr00t_ros.execution import GroupCommand
+from gr00t_ros.msg import ActionChunk, ActionGroup
+from gr00t_ros.robot_types import FLOAT64_MULTI_ARRAY, JOINT_STATE
+
+NS_PER_S = 1_000_000_000
+# builtin_interfaces/Time and Duration count seconds in an int32.
+_MAX_NS = (2**31 - 1) * NS_PER_S
+
+
+def time_msg(nanoseconds: int) -> Time:
+    """A point in time; clamped to what the message can hold."""
+    seconds, rest = divmod(min(max(nanoseconds, 0), _MAX_NS), NS_PER_S)
+    return Time(sec=seconds, nanosec=rest)
+
+
+def duration_msg(nanoseconds: int) -> Duration:
+    """A span of time, also a negative one; clamped to what the message can hold."""
+    seconds, rest = divmod(min(max(nanoseconds, -_MAX_NS), _MAX_NS), NS_PER_S)
+    return Duration(sec=seconds, nanosec=rest)
+
+
+def nanoseconds(message: Time | Duration) -> int:
+    """The time or span in nanoseconds."""
+    return int(message.sec) * NS_PER_S + int(message.nanosec)
+
+
+def group_msgs(groups: Iterable[ChunkGroup]) -> list[ActionGroup]:
+    """Groups of a chunk or of a plan; values float64 [T, D] become step-major."""
+    return [
+        ActionGroup(
+            key=group.key,
+            representation=group.representation,
+            names=list(group.names),
+            frame_id=group.frame_id,
+            child_frame=group.child_frame,
+            rotation=group.rotation,
+            values=np.ascontiguousarray(group.values, dtype=np.float64).reshape(-1).tolist(),
+            width=group.values.shape[1],
+        )
+        for group in groups
+    ]
+
+
+def chunk_msg(chunk: Chunk) -> ActionChunk:
+    """A chunk as the policy publishes it."""
+    message = ActionChunk(
+        session=chunk.session,
+        sequence=chunk.sequence,
+        instruction=chunk.instruction,
+        start=time_msg(chunk.start_ns),
+        step=duration_msg(chunk.step_ns),
+        horizon=len(chunk.groups[0].values) if chunk.groups else 0,
+        frozen_steps=chunk.frozen_steps,
+        groups=group_msgs(chunk.groups),
+        inference_time=duration_msg(chunk.inference_ns),
+    )
+    message.header.stamp = time_msg(chunk.t_obs_ns)
+    return message
+
+
+def chunk_from_msg(message: ActionChunk) -> Chunk:
+    """A chunk as it came in, its content not yet checked.
+
+    Raises:
+        ChunkRefused: the numbers of a group do not fill horizon x width.
+    """
+    groups = []
+    for group in message.groups:
+        count, expected = len(group.values), message.horizon * group.width
+        if count != expected or count == 0:
+            raise ChunkRefused(
+                f"group {group.key!r} holds {count} values, expected horizon "
+                f"{message.horizon} x width {group.width}"
+            )
+        groups.append(
+            ChunkGroup(
+                key=group.key,
+                representation=group.representation,
+                names=tuple(group.names),
+                values=np.array(group.values, dtype=np.float64).reshape(message.horizon, group.width),
+                frame_id=group.frame_id,
+                child_frame=group.child_frame,
+                rotation=group.rotation,
+            )
+        )
+    return Chunk(
+        session=message.session,
+        sequence=message.sequence,
+        instruction=message.instruction,
+        t_obs_ns=nanoseconds(message.header.stamp),
+        start_ns=nanoseconds(message.start),
+        step_ns=nanoseconds(message.step),
+        frozen_steps=message.frozen_steps,
+        groups=tuple(groups),
+        inference_ns=nanoseconds(message.inference_time),
+    )
+
+
+def command_msg(command: GroupCommand, now_ns: int) -> JointTrajectory | Float64MultiArray | JointState:
+    """A command as the group's interface wants it; ``now_ns`` is the instant that its times count from.
+
+    Float64MultiArray carries the positions in the order of the group's joints, which is how a forward
+    command controller is configured; it has no names and no time.
+    """
+    joints = list(command.group.joints)
+    if command.group.interface == FLOAT64_MULTI_ARRAY:
+        array = Float64MultiArray(data=command.positions[0].tolist())
+        array.layout.dim = [MultiArrayDimension(label="joints", size=len(joints), stride=len(joints))]
+        return array
+    if command.group.interface == JOINT_STATE:
+        state = JointState(name=joints, position=command.positions[0].tolist())
+        state.header.stamp = time_msg(now_ns)
+        return state
+    points = [
+        JointTrajectoryPoint(
+            positions=position.tolist(),
+            velocities=velocity.tolist(),
+            time_from_start=duration_msg(round(due_s * NS_PER_S)),
+        )
+        for position, velocity, due_s in zip(
+            command.positions, command.velocities, command.times_s, strict=True
+        )
+    ]
+    trajectory = JointTrajectory(joint_names=joints, points=points)
+    trajectory.header.stamp = time_msg(now_ns)
+    return trajectory

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From stored messages to chunks, again and again: the policy node's worker thread, without ROS.
+
+The node's callbacks only store (:meth:`Planner.add`). The planner assembles the
+newest observation, runs the policy and hands the chunk on. There is no queue: what arrives while the
+network runs is either the newest when it is done, or counted as superseded. A frame is never used twice,
+and when nothing fresh is there nothing is handed on, and why is told once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Protocol
+
+import numpy as np
+
+from gr00t_ros.causes import CauseLog, one_line, without_numbers
+from gr00t_ros.chunk import Chunk, chunk_from_actions
+from gr00t_ros.clockwatch import ClockWatch
+from gr00t_ros.errors import ChunkRefused, MessageError, NotReady
+from gr00t_ros.observation import Observation, ObservationBuilder, check_instruction
+from gr00t_ros.robot import RobotConfig
+
+# How often the planner looks by itself, when no message wakes it: half of the shortest sensible max_age.
+IDLE_S = 0.05
+# After activation discovery takes a moment; what is missing until then is no news.
+GRACE_S = 1.0
+# How long ``stop`` waits for a running inference. The full network takes seconds on a CPU.
+JOIN_TIMEOUT_S = 10.0
+
+
+class Policy(Protocol):
+    """What the planner needs of ``Gr00tPolicy``."""
+
+    def get_action(
+        self, observation: Mapping[str, Any], *, t_obs_ns: int, seed: int
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Actions in the dataset's units and timing, see ``Gr00tPolicy.get_action``."""
+
+
+class State(IntEnum):
+    """The numbers are those of ``PolicyStatus``."""
+
+    INACTIVE = 0
+    WAITING = 1
+    RUNNING = 2
+    FAULT = 3
+
+
+@dataclass
+class Progress:
+    """What the planner has done in this session. Written by its thread, read by anyone."""
+
+    state: State = State.WAITING
+    reason: str = "activated"
+    chunks: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    observation_age_s: float = 0.0
+    processing_s: float = 0.0
+    inference_s: float = 0.0
+    decoding_s: float = 0.0
+    total_s: float = 0.0
+
+
+class Instruction:
+    """The current task text, or why there is none. Any thread.
+
+    The newest text wins, wherever it came from. A text that cannot be used leaves no instruction at all: to
+    go on with the old one would be to do what nobody asks for any more. An empty text is the way to say:
+    stop planning.
+    """
+
+    def __init__(self, how_to: str) -> None:
+        """``how_to`` ends the sentence about a missing instruction."""
+        self._how_to = how_to
+        self._value = ("", f"no instruction yet: {how_to}")
+
+    def set(self, text: str) -> None:
+        """Takes the newest text, whatever it is."""
+        if not text.strip():
+            self._value = ("", f"the instruction is empty, so nothing is planned: {self._how_to}")
+            return
+        try:
+            self._value = (check_instruction(text), "")
+        except MessageError as error:
+            self._value = ("", f"{one_line(error)}; nothing is planned until a usable one comes")
+
+    @property
+    def text(self) -> str:
+        """What is asked for, or an empty text."""
+        return self._value[0]
+
+    @property
+    def current(self) -> tuple[str, str]:
+        """The text, and why there is none: one of the two is empty."""
+        return self._value
+
+
+class Planner:
+    """Owns the worker thread of one activation; ``session`` is its number in every chunk."""
+
+    def __init__(
+        self,
+        robot: RobotConfig,
+        policy: Policy,
+        builder: ObservationBuilder,
+        instruction: Instruction,
+        *,
+        delta0: int,
+        session: int,
+        seed: int,
+        rate: Callable[[], float],
+        now_ns: Callable[[], int],
+        publish: Callable[[Chunk], None],
+        changed: Callable[[], None],
+        warn: Callable[[str], Any],
+    ) -> None:
+        """``rate`` gives chunks per second (0: back to back), ``publish`` takes each chunk, ``changed`` is
+        called after every change of state."""
+        self.progress = Progress()
+        self.session = session
+        self._robot, self._policy, self._builder, self._instruction = robot, policy, builder, instruction
+        self._delta0, self._seed, self._rate, self._now_ns = delta0, seed, rate, now_ns
+        self._publish, self._changed = publish, changed
+        self._causes = CauseLog(warn)
+        self._refusals = CauseLog(warn)
+        self._refused: dict[str, str] = {}  # topic -> why its newest message was refused
+        self._topics = {path: source.topic for path, source in robot.sources()}
+        self._stale_after_ns = round(max(camera.max_age for camera in robot.video.values()) * 1e9)
+        self._clock = ClockWatch()
+        self._sequence = 0
+        self._used_ns: int | None = None  # t_obs of the last observation used
+        self._skipped_ns: int | None = None  # newest frame when a skip was last counted
+        self._seen_ns: int | None = None
+        self._superseded = 0
+        self._due = self._began = time.monotonic()
+        self._wake = threading.Event()
+        self._running = True
+        self._thread = threading.Thread(target=self._run, name="planner", daemon=True)
+
+    # From the node's thread.
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> bool:
+        """Ends the thread; whether it ended in time. A chunk still being computed is never published."""
+        self._running = False
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(JOIN_TIMEOUT_S)
+        return not self._thread.is_alive()
+
+    def add(self, topic: str, message: Any) -> None:
+        """Takes a message of any source; one that is refused is told about once."""
+        try:
+            self._builder.add(topic, message, self._now_ns())
+        except MessageError as error:
+            text = one_line(error)
+            self._refused[topic] = text
+            self.progress.skipped["refused message"] += 1
+            self._refusals.add(f"{topic} {without_numbers(text)}", f"message refused: {text}")
+            return
+        if self._refused.pop(topic, None) is not None:
+            self._refusals.remove(f"{topic} ")
+        newest = self._builder.newest_frame_ns
+        if newest != self._seen_ns:
+            self._seen_ns = newest
+            self._superseded += 1
+            self._wake.set()
+
+    # The worker thread.
+
+    def _run(self) -> None:
+        while self._running:
+            wait = self._due - time.monotonic()
+            if self._rate() > 0.0 and wait > 0.0:
+                time.sleep(min(wait, IDLE_S))
+                continue
+            self._wake.clear()
+            try:
+                self._cycle()
+            except Exception as error:  # the thread must outlive whatever one observation does to it
+                self._fault("planning failed", error)
+            self._wake.wait(IDLE_S)
+
+    def _cycle(self) -> None:
+        """One attempt at a chunk."""
+        now_ns = self._now_ns()
+        jump = self._clock.check(now_ns, time.monotonic_ns())
+        if jump:
+            self._builder.clear()
+            self._used_ns = self._skipped_ns = None
+            self._refusals.add(f"clock {without_numbers(jump)}", f"{jump}: all stored messages are dropped")
+            self._refusals.remove("clock ")
+        newest_ns = self._builder.newest_frame_ns
+        if (
+            newest_ns is not None
+            and newest_ns == self._used_ns
+            and now_ns - newest_ns <= self._stale_after_ns
+        ):
+            return  # a newer frame will come, or this one will grow stale
+        text, problem = self._instruction.current
+        try:
+            observation = self._builder.assemble(now_ns, text)
+        except NotReady as error:
+            self._not_ready(error, problem, newest_ns)
+            return
+        except MessageError as error:
+            self.progress.skipped["damaged frame"] += 1
+            self._refusals.add(f"frame {without_numbers(str(error))}", f"frame refused: {one_line(error)}")
+            return
+        if self._used_ns is not None and observation.t_obs_ns <= self._used_ns:
+            return
+        self._refusals.remove("frame ")
+        self._causes.update({})
+        self._used_ns = observation.t_obs_ns
+        superseded, self._superseded = self._superseded - 1, 0
+        if superseded > 0:
+            self.progress.skipped["superseded by a newer frame"] += superseded
+        self._plan(observation)
+
+    def _plan(self, observation: Observation) -> None:
+        """Runs the network on an observation and hands the chunk on."""
+        rate = self._rate()
+        began = time.monotonic()
+        if rate > 0.0:
+            due = self._due + 1.0 / rate
+            self._due = due if due > began else began + 1.0 / rate
+        try:
+            actions, info = self._policy.get_action(
+                observation.data, t_obs_ns=observation.t_obs_ns, seed=self._seed
+            )
+            for key, values in actions.items():
+                if not np.isfinite(values).all():
+                    raise ChunkRefused(f"the network's actions for {key!r} are not finite")
+            chunk = chunk_from_actions(
+                self._robot,
+                actions,
+                t_obs_ns=observation.t_obs_ns,
+                delta0=self._delta0,
+                session=self.session,
+                sequence=self._sequence,
+                instruction=observation.instruction,
+                inference_ns=round((time.monotonic() - began) * 1e9),
+            )
+        except Exception as error:
+            self._fault("inference failed", error)
+            return
+        if not self._running:
+            return
+        self._publish(chunk)
+        self._sequence += 1
+        progress, timing = self.progress, info["timing"]
+        progress.processing_s = timing["processing_s"]
+        progress.inference_s = timing["inference_s"]
+        progress.decoding_s = timing["decoding_s"]
+        progress.total_s = time.monotonic() - began
+        progress.observation_age_s = (self._now_ns() - observation.t_obs_ns) / 1e9
+        progress.chunks += 1
+        self._refusals.remove("fault ")
+        self._enter(State.RUNNING, "")
+
+    def _not_ready(self, error: NotReady, instruction_problem: str, newest_ns: int | None) -> None:
+        """Says why there is no observation: in the status always, in the log once a cause."""
+        told: dict[str, str] = {}
+        reasons = []
+        for cause in error.causes:
+            key, text = f"{cause.kind} {cause.source}", cause.text
+            if cause.kind == NotReady.INSTRUCTION:
+                text = instruction_problem or text
+                key = text  # a second unusable text is news
+            refusal = self._refused.get(self._topics.get(cause.source, ""))
+            reasons.append(refusal or text)
+            # A source that runs dry because its messages are refused has been told about by the refusal.
+            if refusal is None:
+                told[key] = text
+        if newest_ns is not None and newest_ns != self._skipped_ns:
+            self._skipped_ns = newest_ns
+            self._superseded = 0
+            self.progress.skipped.update(f"{cause.kind} {cause.source}" for cause in error.causes)
+        if time.monotonic() - self._began > GRACE_S:
+            self._causes.update(told, "no chunks: ")
+        self._enter(State.WAITING, "; ".join(dict.fromkeys(reasons)))
+
+    def _fault(self, what: str, error: Exception) -> None:
+        text = f"{what}: {type(error).__name__}: {one_line(error)}"
+        self.progress.skipped[what] += 1
+        self._refusals.add(f"fault {without_numbers(text)}", text)
+        self._enter(State.FAULT, text)
+
+    def _enter(self, state: State, reason: str) -> None:
+        progress = self.progress
+        news = state != progress.state or without_numbers(reason) != without_numbers(progress.reason)
+        progress.state, progress.reason = state, reason
+        if news and self._running:
+            self._changed()
