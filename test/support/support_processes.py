@@ -50,7 +50,7 @@ def claim_domain() -> tuple[int, IO[str]]:
     start = os.getpid() % 100
     for i in range(100):
         domain = 1 + (start + i) % 100
-        lock = (folder / str(domain)).open("w")  # noqa: SIM115 (the caller holds it)
+        lock = (folder / str(domain)).open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -172,7 +172,7 @@ class ProcessStarter:
 
 
 class Collector(collections.deque[Any]):
-    """Messages of one topic, oldest first, at most ``maxlen``; ``received_ns`` are monotonic receive times."""
+    """Messages of one topic, oldest first, at most ``maxlen``; ``received_ns`` is monotonic time."""
 
     def __init__(self, maxlen: int) -> None:
         super().__init__(maxlen=maxlen)
