@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gr00t_ros.errors import ChunkRefused
-from gr00t_ros.observation import FUTURE_TOLERANCE_NS, MAX_INSTRUCTION_CHARS
+from gr00t_ros.observation import MAX_INSTRUCTION_CHARS
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.robot_types import ActionGroupConfig
+from gr00t_ros.sample_buffer import FUTURE_TOLERANCE_NS
 from gr00t_ros.units import to_si
 
 # Rows of the network's table of action positions: no checkpoint can predict more steps.
@@ -126,10 +127,10 @@ def check_chunk(chunk: Chunk, robot: RobotConfig, now_ns: int, last: tuple[int, 
     for a chunk that is out of order, misplaced in time, too old, misshaped, not of this robot, or not finite.
     """
     _check_order(chunk, last)
-    _check_time(chunk, robot, now_ns)
     if len(chunk.instruction) > MAX_INSTRUCTION_CHARS:
         raise ChunkRefused(
-            f"found an instruction of {len(chunk.instruction)} characters, expected at most {MAX_INSTRUCTION_CHARS}"
+            f"found an instruction of {len(chunk.instruction)} characters, expected at most "
+            f"{MAX_INSTRUCTION_CHARS}"
         )
     keys = [group.key for group in chunk.groups]
     if len(set(keys)) != len(keys) or set(keys) != set(robot.action):
@@ -141,6 +142,7 @@ def check_chunk(chunk: Chunk, robot: RobotConfig, now_ns: int, last: tuple[int, 
         raise ChunkRefused(f"found {horizon} steps, expected 1 to {MAX_HORIZON}")
     if not 0 <= chunk.frozen_steps <= horizon:
         raise ChunkRefused(f"found {chunk.frozen_steps} frozen steps, expected 0 to {horizon}")
+    _check_time(chunk, robot, now_ns)
     by_key = {group.key: group for group in chunk.groups}
     return replace(
         chunk,
@@ -164,7 +166,8 @@ def _check_order(chunk: Chunk, last: tuple[int, int] | None) -> None:
 def _check_time(chunk: Chunk, robot: RobotConfig, now_ns: int) -> None:
     if chunk.step_ns <= 0 or abs(chunk.step_ns - robot.step_ns) > STEP_TOLERANCE * robot.step_ns:
         raise ChunkRefused(
-            f"found a step of {chunk.step_ns / 1e6:g} ms, expected {robot.step_ns / 1e6:g} ms as in the robot YAML"
+            f"found a step of {chunk.step_ns / 1e6:g} ms, expected {robot.step_ns / 1e6:g} ms (step_rate in "
+            "the robot YAML)"
         )
     if chunk.t_obs_ns <= 0:
         raise ChunkRefused("found a zero stamp, expected the time of the observation")
@@ -173,12 +176,14 @@ def _check_time(chunk: Chunk, robot: RobotConfig, now_ns: int) -> None:
         raise ChunkRefused(f"found an observation {-age:.3f} s ahead of now: check the clocks")
     if age > robot.executor.max_chunk_age:
         raise ChunkRefused(
-            f"found an observation {age:.3f} s old, expected at most {robot.executor.max_chunk_age:g} s (max_chunk_age)"
+            f"found an observation {age:.3f} s old, expected at most {robot.executor.max_chunk_age:g} s "
+            "(max_chunk_age)"
         )
     ahead = (chunk.start_ns - now_ns) / 1e9
     if ahead > robot.executor.max_start_ahead:
         raise ChunkRefused(
-            f"found a start {ahead:.3f} s ahead, expected at most {robot.executor.max_start_ahead:g} s (max_start_ahead)"
+            f"found a start {ahead:.3f} s ahead, expected at most {robot.executor.max_start_ahead:g} s "
+            "(max_start_ahead)"
         )
     if chunk.end_ns < now_ns:
         raise ChunkRefused(

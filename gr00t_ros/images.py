@@ -86,14 +86,15 @@ def _check_raw(msg: Any, source: str) -> None:
     size = len(msg.data)
     if size < height * step or step <= 0:
         raise MessageError(
-            f"{source}: found {size} bytes, expected {height * step} ({height} rows of step {step}) as the header says"
+            f"{source}: found {size} bytes, expected {height * step} ({height} rows of step {step}) as the "
+            "header says"
         )
     base = _SIXTEEN_BIT.get(encoding, encoding)
     if base not in _EIGHT_BIT:
         if _cv_bridge() is None:
             raise MessageError(
-                f"{source}: found encoding {encoding!r}, expected one of {', '.join(ENCODINGS)} (cv_bridge, which would "
-                "know more, is not installed)"
+                f"{source}: found encoding {encoding!r}, expected one of {', '.join(ENCODINGS)} (cv_bridge, "
+                "which would know more, is not installed)"
             )
         return
     channels = _EIGHT_BIT[base][0]
@@ -150,7 +151,8 @@ def _check_compressed(msg: Any, source: str) -> None:
         )
     if not complete:
         raise MessageError(
-            f"{source}: found a compressed image that breaks off after {len(data)} bytes, expected its end marker"
+            f"{source}: found a compressed image that breaks off after {len(data)} bytes, expected its end "
+            "marker"
         )
 
 
@@ -190,6 +192,7 @@ def _decode_with_cv_bridge(msg: Any, source: str) -> Pixels:
         raise MessageError(f"{source}: cv_bridge cannot turn {msg.encoding!r} into rgb8 ({error})") from error
     if pixels.dtype != np.uint8 or pixels.shape != (int(msg.height), int(msg.width), 3):
         raise MessageError(
-            f"{source}: cv_bridge made {pixels.dtype} {pixels.shape} of {msg.encoding!r}, expected an RGB picture"
+            f"{source}: cv_bridge made {pixels.dtype} {pixels.shape} of {msg.encoding!r}, expected an RGB "
+            "picture"
         )
     return pixels

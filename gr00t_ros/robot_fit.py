@@ -43,8 +43,8 @@ def _video(robot: RobotConfig, modality: Mapping[str, Any]) -> Iterable[str]:
     used = tuple(key for key in robot.video if key in keys)
     if set(used) == set(keys) and used != keys:
         yield (
-            f"video.keys: found the order {', '.join(used)}, expected {', '.join(keys)}: the order in which the "
-            "network sees the cameras"
+            f"video.keys: found the order {', '.join(used)}, expected {', '.join(keys)}: the order in which "
+            "the network sees the cameras"
         )
     yield from _past_only("video", deltas)
 

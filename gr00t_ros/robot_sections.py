@@ -164,7 +164,7 @@ class Section:
                 guess = self._near(key, known) or (f" (known here: {', '.join(known)})" if known else "")
                 raise RobotConfigError(
                     f"{self.path}.{key}: unknown key with the value {shown(self._values[key])}, "
-                    f"expected a key that is known here{guess}"
+                    f"expected a known key{guess}"
                 )
 
     def _get(self, key: str, expected: str) -> Any:

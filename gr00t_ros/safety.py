@@ -29,6 +29,8 @@ Values = NDArray[np.float64]
 # No single period may move a joint further than this many seconds at its velocity limit, however long the
 # period took: a stalled process must not catch up in one jump.
 MAX_PERIOD = 0.2
+# A period shorter than this (s) is no period: nothing moves, and no speed is computed from it.
+MIN_PERIOD = 1e-6
 # Changes smaller than this (rad, m) are rounding, not clipping.
 CLIP_TOLERANCE = 1e-9
 
@@ -123,7 +125,7 @@ class SafetyFilter:
         near = np.clip(inside, position - limits.tracking, position + limits.tracking)
         near = np.clip(near, limits.low, limits.high)  # the measured joint itself may stand outside
         self._note(names, near, inside, "tracking", clipped)
-        if dt == 0.0:
+        if dt < MIN_PERIOD:
             return Filtered(previous, np.zeros(len(names)), tuple(clipped))
 
         reach = limits.velocity * dt
@@ -135,6 +137,9 @@ class SafetyFilter:
             moving = np.zeros(len(names))
             if target_velocity is not None:
                 moving = _finite(names, target_velocity, "target velocity")
+                # A target that was moved stands still where it was moved to.
+                moving = np.where(np.abs(near - wanted) > CLIP_TOLERANCE, 0.0, moving)
+                moving = np.clip(moving, -limits.velocity, limits.velocity)
             result = _within_acceleration(slow, previous, before, moving, limits, dt)
             self._note(names, result, slow, "acceleration", clipped)
         result = np.clip(result, limits.low, limits.high)
@@ -146,8 +151,8 @@ class SafetyFilter:
         start = np.clip(measured, limits.low, limits.high)
         for i in np.flatnonzero(np.abs(start - measured) > limits.tracking):
             raise UnsafeCommand(
-                f"{names[i]} stands at {measured[i]:.3f}, outside its limits {limits.low[i]:g} to {limits.high[i]:g}: move "
-                "it inside by hand, or correct the limits in the robot YAML"
+                f"{names[i]} stands at {measured[i]:.3f}, outside its limits {limits.low[i]:g} to "
+                f"{limits.high[i]:g}: move it inside by hand, or correct the limits in the robot YAML"
             )
         return start
 

@@ -76,7 +76,8 @@ class JointReader:
         field = getattr(msg, self._field)
         if len(field) != len(names):
             raise MessageError(
-                f"{self._source}: found {len(field)} values of {self._field} for {len(names)} names, expected one each"
+                f"{self._source}: found {len(field)} values of {self._field} for {len(names)} names, "
+                "expected one each"
             )
         values = np.asarray(field, np.float64)[self._places]
         _refuse_non_finite(values, self._joints, self._source, self._field)

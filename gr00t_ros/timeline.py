@@ -71,8 +71,14 @@ class Timeline:
     def add(self, chunk: Chunk) -> None:
         """Add an accepted chunk (see ``check_chunk``), newer than all before. It replaces what starts after
         it."""
-        kept = tuple(old for old in self._chunks if old.start_ns < chunk.start_ns)
-        self._chunks = (*kept, chunk)[-self._max_chunks :]
+        chunks = [old for old in self._chunks if old.start_ns < chunk.start_ns] + [chunk]
+        # Now is not before the new chunk's observation: a chunk whose successor had started by then is done
+        # with.
+        while len(chunks) > 1 and chunks[1].start_ns <= chunk.t_obs_ns:
+            del chunks[0]
+        # Too many that start later: the first of them are due first, the newest knows best.
+        del chunks[self._max_chunks - 1 : -1]
+        self._chunks = tuple(chunks)
 
     def clear(self) -> None:
         """Forget all chunks."""
