@@ -136,7 +136,7 @@ class Replay(Node):
         while not stop.is_set():
             silent = [t for t in cameras if self._publishers_of[t].get_subscription_count() == 0]
             if not silent:
-                # Listeners are discovered topic by topic: the camera's listener has others that are still to come.
+                # Discovery goes topic by topic: the camera's listener has others still to come.
                 stop.wait(_SETTLE_S)
                 return
             if time.monotonic() > end:

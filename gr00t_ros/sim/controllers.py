@@ -33,23 +33,24 @@ class Trajectory:
     positions: NDArray[np.float64]
     velocities: NDArray[np.float64] | None
 
-    def sample(self, now_ns: int) -> NDArray[np.float64]:
-        """Positions [D] at ``now_ns``; held before the first and after the last point."""
+    def sample(self, now_ns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Positions and velocities [D] at ``now_ns``; at rest before the first and after the last point."""
         after = bisect.bisect_right(self.times_ns, now_ns)
-        if after == 0:
-            return self.positions[0]
-        if after == len(self.times_ns):
-            return self.positions[-1]
-        start, end = self.times_ns[after - 1], self.times_ns[after]
-        span = (end - start) / _NS
+        if after == 0 or after == len(self.times_ns):
+            end = self.positions[0 if after == 0 else -1]
+            return end, np.zeros_like(end)
+        start, end_ns = self.times_ns[after - 1], self.times_ns[after]
+        span = (end_ns - start) / _NS
         s = (now_ns - start) / _NS / span
         p0, p1 = self.positions[after - 1], self.positions[after]
         if self.velocities is None:
-            return p0 + s * (p1 - p0)
-        m0, m1 = self.velocities[after - 1] * span, self.velocities[after] * span
+            return p0 + s * (p1 - p0), (p1 - p0) / span
         # Cubic Hermite: what joint_trajectory_controller does when points carry velocities.
-        cubic = (2 * s**3 - 3 * s**2 + 1) * p0 + (s**3 - 2 * s**2 + s) * m0
-        return np.asarray(cubic + (3 * s**2 - 2 * s**3) * p1 + (s**3 - s**2) * m1)
+        m0, m1 = self.velocities[after - 1] * span, self.velocities[after] * span
+        place = (2 * s**3 - 3 * s**2 + 1) * p0 + (s**3 - 2 * s**2 + s) * m0
+        place = place + (3 * s**2 - 2 * s**3) * p1 + (s**3 - s**2) * m1
+        slope = (6 * s**2 - 6 * s) * (p0 - p1) + (3 * s**2 - 4 * s + 1) * m0 + (3 * s**2 - 2 * s) * m1
+        return place, slope / span
 
 
 class TrajectoryController:
@@ -102,11 +103,11 @@ class TrajectoryController:
         if times[0] > max(start, now_ns):
             # The way to the first point starts where the arm is told to be when the trajectory begins.
             begin = max(start, now_ns)
-            before = self.sample(begin)
+            before, speed = self._state(begin)
             times = (begin, *times)
             points = np.concatenate([before[None], points])
             if speeds is not None:
-                speeds = np.concatenate([np.zeros((1, len(self.joints))), speeds])
+                speeds = np.concatenate([speed[None], speeds])
         self._next = Trajectory(times, points, speeds)
         self._switch(now_ns)
 
@@ -124,10 +125,13 @@ class TrajectoryController:
         if self._next is not None and self._next.times_ns[0] <= now_ns:
             self._current, self._next = self._next, None
 
-    def sample(self, now_ns: int) -> NDArray[np.float64]:
-        """Commanded positions [D] at ``now_ns``, in the order of ``joints``."""
+    def _state(self, now_ns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         self._switch(now_ns)
         return self._current.sample(now_ns)
+
+    def sample(self, now_ns: int) -> NDArray[np.float64]:
+        """Commanded positions [D] at ``now_ns``, in the order of ``joints``."""
+        return self._state(now_ns)[0]
 
 
 class PositionController:

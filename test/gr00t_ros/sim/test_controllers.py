@@ -93,6 +93,22 @@ def test_velocities_make_the_path_smooth() -> None:
     assert after > 0.999
 
 
+def test_a_stream_of_trajectories_with_velocities_goes_on_without_a_jerk() -> None:
+    """An executor sends a new trajectory each period: the motion must be that of the path, not stop and go."""
+    arm = controller(0.0)
+    worst = 0.0
+    for k in range(100):
+        now = NOW + k * S // 50
+        ahead = np.array([0.02, 0.04, 0.1])
+        speeds = [[0.5, 0.0]] * 3
+        send(arm, ahead.tolist(), (0.5 * (k / 50 + ahead)).tolist(), now=now, speeds=speeds)
+        for t in (0.005, 0.01, 0.015):
+            worst = max(worst, abs(arm.sample(now + round(t * S))[0] - 0.5 * (k / 50 + t)))
+        if k == 0:
+            worst = 0.0  # the first period starts from rest
+    assert worst < 1e-9
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
