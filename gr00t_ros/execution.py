@@ -32,7 +32,7 @@ from gr00t_ros.chunk import Chunk, check_chunk
 from gr00t_ros.clockwatch import ClockWatch
 from gr00t_ros.errors import ChunkRefused, MessageError, UnsafeCommand
 from gr00t_ros.robot import RobotConfig
-from gr00t_ros.robot_types import JOINT_TRAJECTORY, ActionGroupConfig
+from gr00t_ros.robot_types import JOINT_TRAJECTORY, RECEIVE, ActionGroupConfig
 from gr00t_ros.safety import SafetyFilter
 from gr00t_ros.timeline import ACTIVE, EARLY, ENDED, Plan, Sample, Timeline
 
@@ -100,14 +100,18 @@ class Execution:
         self.accepted: tuple[int, int] | None = None  # session, sequence
         self._groups = tuple(robot.action.values())
         self._joints = robot.joints
+        topic = robot.executor.joint_state_topic
+        self._receive_time = any(x.topic == topic and x.stamp == RECEIVE for x in robot.state.values())
         self._period_s, self._lookahead_s, self._hold_s = period_s, lookahead_s, hold_s
         self._timeline = Timeline(MAX_CHUNKS)
         self._filter = SafetyFilter(robot)
         self._clock = ClockWatch()
         self._measured: dict[str, tuple[float, int]] = {}  # joint -> position, stamp
         self._command: dict[str, NDArray[np.float64]] | None = None  # what was last sent, by group
-        # Where each group comes to rest when nothing more is sent.
+        self._velocity: dict[str, NDArray[np.float64]] = {}  # of trajectory groups, at the last command
+        # Where and when (ROS time) each group comes to rest when nothing more is sent.
         self._rest: dict[str, NDArray[np.float64]] = {}
+        self._rest_ns = 0
         self._hold_until_ns: int | None = None
         self._no_plan = self.reason
         self._last_ns: int | None = None
@@ -119,11 +123,9 @@ class Execution:
     def offer(self, chunk: Chunk, now_ns: int) -> None:
         """Puts a chunk on the timeline.
 
-        Raises:
-            ChunkRefused: it is stale, out of order, does not fit the robot, or execution is stopped. Values
-            that are
-                not finite also stop execution: a policy that computes them cannot be trusted with the next
-                chunk.
+        Raises ChunkRefused when it is stale, out of order, does not fit the robot, or execution is stopped.
+        Values that are not finite also stop execution: a policy that computes them cannot be trusted with
+        the next chunk.
         """
         try:
             if any(not np.isfinite(group.values).all() for group in chunk.groups):
@@ -148,16 +150,16 @@ class Execution:
         self.counters.last_refusal = reason
 
     def measure(self, names: Sequence[str], positions: Sequence[float], stamp_ns: int, now_ns: int) -> None:
-        """Takes the measured positions [rad, m] of some joints.
+        """Takes the measured positions [rad, m] of some joints; one older than what is known changes nothing.
 
-        Raises:
-            MessageError: the message is damaged, unstamped, from the future, older than what is known, or
-                not finite
-                for a joint that is commanded.
+        Raises MessageError when the message is damaged, unstamped, from the future, or not finite for a
+        joint that is commanded.
         """
         try:
             if len(names) != len(positions):
                 raise MessageError(f"joint states: {len(names)} names but {len(positions)} positions")
+            if self._receive_time:
+                stamp_ns = now_ns
             if stamp_ns <= 0:
                 raise MessageError("joint states: the stamp is zero, expected the time of measurement")
             if stamp_ns - now_ns > MAX_STAMP_AHEAD_S * 1e9:
@@ -218,19 +220,19 @@ class Execution:
             self._measured.clear()
             self._no_plan = untrusted
         if self.state == State.STOPPED:
-            return self._hold(mono_ns)
+            return self._hold(now_ns, mono_ns, brake=True)
         problem = untrusted or self._clock.standing(now_ns, mono_ns) or self._joint_problem(now_ns)
         if problem:
-            return self._suspend(problem, mono_ns)
+            return self._suspend(problem, now_ns, mono_ns, brake=True)
         sample = self._timeline.sample(now_ns)
         if sample.status != ACTIVE:
             reason = "the plan starts later" if sample.status == EARLY else self._no_plan
-            return self._suspend(reason, mono_ns)
+            return self._suspend(reason, now_ns, mono_ns, brake=False)
         try:
             commands = self._move(now_ns, min(max(elapsed_s, 0.0), MAX_CATCH_UP_PERIODS * self._period_s))
         except UnsafeCommand as error:
             self.stop(str(error))
-            return self._hold(mono_ns)
+            return self._hold(now_ns, mono_ns, brake=True)
         self.state, self.reason, self._hold_until_ns = State.EXECUTING, "", None
         self.counters.commands_sent += len(commands)
         return commands
@@ -247,6 +249,7 @@ class Execution:
         times_s = np.arange(steps + 1) * self._period_s
         samples = [self._timeline.sample(now_ns + round(t * 1e9)) for t in times_s]
         command: dict[str, NDArray[np.float64]] = {}
+        velocity: dict[str, NDArray[np.float64]] = {}
         rest: dict[str, NDArray[np.float64]] = {}
         commands, clipped = [], False
         for group in self._groups:
@@ -270,40 +273,58 @@ class Execution:
             end = points[-1] + (points[-1] - points[-2]) / self._period_s * braking_s / 2.0
             rest[key] = self._filter.apply(group.joints, end, points[-1], measured, braking_s).values
             positions, due = np.stack([*points, rest[key]]), np.append(times_s, self._lookahead_s)
+            velocity[key] = (points[1] - points[0]) / self._period_s
             velocities = monotone_velocities(positions, due)
             commands.append(GroupCommand(group, positions[1:], velocities[1:], due[1:]))
-        self._command, self._rest = command, rest
+        self._command, self._velocity, self._rest = command, velocity, rest
+        self._rest_ns = now_ns + round(self._lookahead_s * 1e9)
         self.counters.commands_clipped += clipped
         return tuple(commands)
 
-    def _suspend(self, reason: str, mono_ns: int) -> tuple[GroupCommand, ...]:
+    def _suspend(self, reason: str, now_ns: int, mono_ns: int, *, brake: bool) -> tuple[GroupCommand, ...]:
         """Nothing may move now, for ``reason``."""
         if self.state == State.EXECUTING:
             self.counters.stops += 1
         if self.state != State.WAITING:
             self.state = State.HOLDING
         self.reason = reason
-        return self._hold(mono_ns)
+        return self._hold(now_ns, mono_ns, brake=brake)
 
-    def _hold(self, mono_ns: int) -> tuple[GroupCommand, ...]:
-        """The last commanded position once more, for a short time; then, and before any command, nothing."""
+    def _hold(self, now_ns: int, mono_ns: int, *, brake: bool) -> tuple[GroupCommand, ...]:
+        """The position to stand at, for a short time; then, and before any command, nothing.
+
+        A streaming group stands where it was last commanded. A trajectory under way cannot stop in no time:
+        it ends where it would have ended by itself (the plan's last step, when the plan has ended), or with
+        ``brake`` as soon as a constant deceleration over half the lookahead allows.
+        """
         if self._command is None:
             return ()
         if self._hold_until_ns is None:
             self._hold_until_ns = mono_ns + round(self._hold_s * 1e9)
-            # A trajectory that is under way comes to rest at its own end: holding means to end there, not
-            # to turn back.
+            if brake:
+                self._brake(now_ns)
             self._command = dict(self._rest)
         elif mono_ns > self._hold_until_ns:
             # From here on others may move the robot: the next motion starts where it is measured.
             self._command = None
             return ()
         self.counters.commands_sent += len(self._groups)
-        return tuple(self._still(group, self._command[group.key]) for group in self._groups)
+        due_s = min(max((self._rest_ns - now_ns) / 1e9, self._period_s), self._lookahead_s)
+        commands = []
+        for group in self._groups:
+            position, due = self._command[group.key], due_s if group.interface == JOINT_TRAJECTORY else 0.0
+            commands.append(GroupCommand(group, position[None], np.zeros((1, group.width)), np.array([due])))
+        return tuple(commands)
 
-    def _still(self, group: ActionGroupConfig, position: NDArray[np.float64]) -> GroupCommand:
-        due = self._lookahead_s if group.interface == JOINT_TRAJECTORY else 0.0
-        return GroupCommand(group, position[None], np.zeros_like(position)[None], np.array([due]))
+    def _brake(self, now_ns: int) -> None:
+        braking_s = self._lookahead_s / 2.0
+        self._rest_ns = now_ns + round(braking_s * 1e9)
+        for group in self._groups:
+            if group.key in self._velocity and self._command is not None:
+                end = self._command[group.key] + self._velocity[group.key] * braking_s / 2.0
+                low = [self.robot.limits[joint].min for joint in group.joints]
+                high = [self.robot.limits[joint].max for joint in group.joints]
+                self._rest[group.key] = np.clip(end, low, high)
 
     def _measured_positions(self, group: ActionGroupConfig) -> NDArray[np.float64]:
         return np.array([self._measured[joint][0] for joint in group.joints])

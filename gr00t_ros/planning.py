@@ -119,6 +119,7 @@ class Planner:
         publish: Callable[[Chunk], None],
         changed: Callable[[], None],
         warn: Callable[[str], Any],
+        grace_s: float = GRACE_S,
     ) -> None:
         """``rate`` gives chunks per second (0: back to back), ``publish`` takes each chunk, ``changed`` is
         called after every change of state."""
@@ -138,7 +139,8 @@ class Planner:
         self._skipped_ns: int | None = None  # newest frame when a skip was last counted
         self._seen_ns: int | None = None
         self._superseded = 0
-        self._due = self._began = time.monotonic()
+        self._due = time.monotonic()
+        self._tell_from = self._due + grace_s
         self._wake = threading.Event()
         self._running = True
         self._thread = threading.Thread(target=self._run, name="planner", daemon=True)
@@ -285,7 +287,7 @@ class Planner:
             self._skipped_ns = newest_ns
             self._superseded = 0
             self.progress.skipped.update(f"{cause.kind} {cause.source}" for cause in error.causes)
-        if time.monotonic() - self._began > GRACE_S:
+        if time.monotonic() >= self._tell_from:
             self._causes.update(told, "no chunks: ")
         self._enter(State.WAITING, "; ".join(dict.fromkeys(reasons)))
 

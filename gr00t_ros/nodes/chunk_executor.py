@@ -86,7 +86,8 @@ class ChunkExecutor(ManagedNode):
         self._states = CauseLog(self.tell_info)
         self._said: tuple[State, str] | None = None
         self._periods: deque[float] = deque(maxlen=1)
-        self._late = 0
+        self._period_s = 0.0
+        self._late = 0  # periods that began after their time was over
         self._status = self.create_publisher(ExecutorStatus, "executor/status", NEWEST)
         self.create_service(Trigger, "executor/stop", self._on_stop)
         self.create_service(Trigger, "executor/start", self._on_start)
@@ -154,7 +155,9 @@ class ChunkExecutor(ManagedNode):
         self._inputs = []
         if self._execution is not None:
             # What was planned before a pause must not be executed after it.
-            self._execution.reset("deactivated")
+            self._execution.reset("not active")
+            if self.context.ok():
+                self._publish_status()
 
     def cleanup(self) -> None:
         """Lets go of the command topics."""
