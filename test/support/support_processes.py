@@ -32,7 +32,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gr00t_ros.system import Program
 
 # Long, because CI machines are slow and shared; nothing waits this long when it works.
 TIMEOUT_S = 60.0
@@ -155,6 +158,13 @@ class ProcessStarter:
 
     def __call__(self, module: str, *arguments: str, env: dict[str, str] | None = None) -> NodeProcess:
         """``python -m module arguments...`` with this interpreter and this interpreter's import path."""
+        return self._start([sys.executable, "-m", module, *arguments], env)
+
+    def program(self, program: Program) -> NodeProcess:
+        """A program of ``gr00t_ros.system``, with the command line that the demo uses."""
+        return self._start(program.command(), None)
+
+    def _start(self, command: Sequence[str], env: dict[str, str] | None) -> NodeProcess:
         full = {**os.environ, **ros_environment(self.domain)}
         full.update(
             PYTHONPATH=os.pathsep.join(p for p in (*sys.path, str(REPO)) if p),
@@ -162,7 +172,7 @@ class ProcessStarter:
             OMP_NUM_THREADS="1",
             **(env or {}),
         )
-        node = NodeProcess([sys.executable, "-m", module, *arguments], full)
+        node = NodeProcess(command, full)
         self.started.append(node)
         return node
 
