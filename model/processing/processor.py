@@ -263,6 +263,10 @@ class Gr00tProcessor:
 
     # -- inside --
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For data loader processes: all but the prompt cache, which each makes for itself."""
+        return {name: value for name, value in self.__dict__.items() if name != "_prompts"}
+
     @cached_property
     def _prompts(self) -> PromptEncoder:
         return PromptEncoder(self._given_tokenizer or load_tokenizer(), self.options.formalize_language)
