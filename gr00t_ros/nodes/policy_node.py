@@ -144,7 +144,9 @@ class PolicyNode(ManagedNode):
             changed=self._publish_status,
             warn=self.tell_warning,
         )
-        for spec in robot.topics:
+        # States before cameras: rclpy runs what is ready in the order of subscription, and a frame wakes the
+        # planner, which should then find the joint state that came with the frame.
+        for spec in reversed(robot.topics):
             if spec.topic in builder.topics:
                 self._subscribe(spec.topic, MESSAGE_CLASSES[spec.message_type], planner)
         # A subscription that asks for latched samples does not match a plain publisher, and one that does

@@ -15,24 +15,24 @@ import pytest
 
 pytestmark = pytest.mark.ros
 
-launch_testing = pytest.importorskip(
+pytest.importorskip(
     "launch_testing", reason="launch_testing comes with a ROS installation and is not on PyPI"
 )
 
-import launch  # noqa: E402
-import launch_testing.actions  # noqa: E402
-import launch_testing.asserts  # noqa: E402
-import launch_testing.markers  # noqa: E402
-import rclpy  # noqa: E402
-from launch.launch_description_sources import PythonLaunchDescriptionSource  # noqa: E402
-from lifecycle_msgs.srv import GetState  # noqa: E402
-from sensor_msgs.msg import Image, JointState  # noqa: E402
-from trajectory_msgs.msg import JointTrajectory  # noqa: E402
+import launch.actions
+import launch_testing.actions
+import launch_testing.asserts
+import launch_testing.markers
+import rclpy
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from lifecycle_msgs.srv import GetState
+from sensor_msgs.msg import Image, JointState
+from trajectory_msgs.msg import JointTrajectory
 
-from gr00t_ros.cli.random_checkpoint import write  # noqa: E402
-from gr00t_ros.msg import ActionChunk  # noqa: E402
-from gr00t_ros.robot import RobotConfig  # noqa: E402
-from gr00t_ros.share import robot_file, share_directory  # noqa: E402
+from gr00t_ros.cli.random_checkpoint import write
+from gr00t_ros.msg import ActionChunk
+from gr00t_ros.robot import RobotConfig
+from gr00t_ros.share import robot_file, share_directory
 
 ROBOT = RobotConfig.from_file(robot_file("so101"))
 # Loading torch and building the tokenizer take seconds on a small machine; nothing waits this long.
@@ -65,7 +65,7 @@ class TestGraph(unittest.TestCase):
     def wait_for(self, condition, what, every=lambda: None):
         end = time.monotonic() + TIMEOUT_S
         while not condition():
-            self.assertLess(time.monotonic(), end, f"waited {TIMEOUT_S} s for {what}")
+            assert time.monotonic() < end, f"waited {TIMEOUT_S} s for {what}"
             every()
             rclpy.spin_once(self.node, timeout_sec=0.03)
 
@@ -98,14 +98,13 @@ class TestGraph(unittest.TestCase):
                 camera.publish(image)
 
         self.wait_for(lambda: len(chunks) >= 3 and len(commands) >= 10, "chunks and commands", publish)
-        self.assertEqual([chunk.sequence for chunk in chunks], sorted(chunk.sequence for chunk in chunks))
-        self.assertEqual(list(commands[0].joint_names), list(arm.joints))
+        sequences = [chunk.sequence for chunk in chunks]
+        assert sequences == sorted(set(sequences))
+        assert list(commands[0].joint_names) == list(arm.joints)
         for command in commands:
             for point in command.points:
                 for joint, position in zip(arm.joints, point.positions, strict=True):
-                    limits = ROBOT.limits[joint]
-                    self.assertGreaterEqual(position, limits.min)
-                    self.assertLessEqual(position, limits.max)
+                    assert ROBOT.limits[joint].min <= position <= ROBOT.limits[joint].max
 
 
 @launch_testing.post_shutdown_test()
