@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Says at the top of every test run which copy of the package is tested."""
+
+import importlib.util
+from pathlib import Path
+
+
+def pytest_report_header() -> str:
+    places = []
+    for name in ("gr00t_ros", "gr00t_model"):
+        spec = importlib.util.find_spec(name)
+        places.append(f"{name} from {Path(spec.origin).parent if spec and spec.origin else 'nowhere'}")
+    return ", ".join(places)
