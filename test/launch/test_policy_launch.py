@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.ros
-
 pytest.importorskip(
     "launch_testing", reason="launch_testing comes with a ROS installation and is not on PyPI"
 )
@@ -33,6 +31,8 @@ from gr00t_ros.cli.random_checkpoint import write
 from gr00t_ros.msg import ActionChunk
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.share import robot_file, share_directory
+
+pytestmark = pytest.mark.ros
 
 ROBOT = RobotConfig.from_file(robot_file("so101"))
 # Loading torch and building the tokenizer take seconds on a small machine; nothing waits this long.
