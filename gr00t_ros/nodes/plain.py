@@ -39,8 +39,11 @@ def run_plain(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     try:
-        # rclpy's own handlers would tear down the context while threads still publish.
-        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            # rclpy's own handlers would tear down the context while threads still publish.
+            rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+        except RuntimeError as error:  # RCLError: what follows --ros-args cannot be read
+            raise Gr00tRosError(f"wrong ROS arguments: {error}") from error
         return body(rclpy.utilities.remove_ros_args(argv)[1:], stop)
     except Gr00tRosError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
