@@ -14,6 +14,7 @@ limit. Position limits win over all others, velocity limits over the tracking er
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -114,41 +115,43 @@ class SafetyFilter:
         if previous_command is None:
             previous = self._first(names, position, limits)
         else:
-            previous = np.clip(_finite(names, previous_command, "previous command"), limits.low, limits.high)
-        if not (np.isfinite(dt) and dt >= 0.0):
+            previous = _clip(_finite(names, previous_command, "previous command"), limits.low, limits.high)
+        if not (math.isfinite(dt) and dt >= 0.0):
             raise UnsafeCommand(f"period is {dt} s, expected a finite time of at least 0")
         dt = min(float(dt), MAX_PERIOD)
 
-        clipped: list[str] = []
-        inside = np.clip(wanted, limits.low, limits.high)
-        self._note(names, inside, wanted, "position", clipped)
-        near = np.clip(inside, position - limits.tracking, position + limits.tracking)
-        near = np.clip(near, limits.low, limits.high)  # the measured joint itself may stand outside
-        self._note(names, near, inside, "tracking", clipped)
+        inside = _clip(wanted, limits.low, limits.high)
+        near = _clip(inside, position - limits.tracking, position + limits.tracking)
+        near = _clip(near, limits.low, limits.high)  # the measured joint itself may stand outside
         if dt < MIN_PERIOD:
-            return Filtered(previous, np.zeros(len(names)), tuple(clipped))
-
+            return Filtered(previous, np.zeros(len(names)), self._noted(names, position=(inside, wanted)))
         reach = limits.velocity * dt
-        slow = np.clip(near, previous - reach, previous + reach)
-        self._note(names, slow, near, "velocity", clipped)
-        result = slow
+        slow = result = _clip(near, previous - reach, previous + reach)
         if previous_velocity is not None:
             before = _finite(names, previous_velocity, "previous velocity")
             moving = np.zeros(len(names))
             if target_velocity is not None:
                 moving = _finite(names, target_velocity, "target velocity")
                 # A target that was moved stands still where it was moved to.
-                moving = np.where(np.abs(near - wanted) > CLIP_TOLERANCE, 0.0, moving)
-                moving = np.clip(moving, -limits.velocity, limits.velocity)
+                moving[np.abs(near - wanted) > CLIP_TOLERANCE] = 0.0
+                moving = _clip(moving, -limits.velocity, limits.velocity)
             result = _within_acceleration(slow, previous, before, moving, limits, dt)
-            self._note(names, result, slow, "acceleration", clipped)
-        result = np.clip(result, limits.low, limits.high)
-        return Filtered(result, (result - previous) / dt, tuple(clipped))
+            result = _clip(result, limits.low, limits.high)  # only rounding is left to remove
+        clipped: tuple[str, ...] = ()
+        if np.abs(result - wanted).max(initial=0.0) > CLIP_TOLERANCE:
+            clipped = self._noted(
+                names,
+                position=(inside, wanted),
+                tracking=(near, inside),
+                velocity=(slow, near),
+                acceleration=(result, slow),
+            )
+        return Filtered(result, (result - previous) / dt, clipped)
 
     def _first(self, names: tuple[str, ...], measured: Values, limits: _GroupLimits) -> Values:
         """Where the first command starts. A joint just outside its limits is led back in; one that is further
         out than a command may ever be from it cannot be: somebody has to look."""
-        start = np.clip(measured, limits.low, limits.high)
+        start = _clip(measured, limits.low, limits.high)
         for i in np.flatnonzero(np.abs(start - measured) > limits.tracking):
             raise UnsafeCommand(
                 f"{names[i]} stands at {measured[i]:.3f}, outside its limits {limits.low[i]:g} to "
@@ -167,13 +170,14 @@ class SafetyFilter:
             group = self._groups[names] = _GroupLimits([self._limits[name] for name in names])
         return group
 
-    def _note(
-        self, names: tuple[str, ...], got: Values, asked: Values, kind: str, clipped: list[str]
-    ) -> None:
-        changed = np.abs(got - asked) > CLIP_TOLERANCE
-        if changed.any():
-            clipped.extend(f"{names[i]} ({kind})" for i in np.flatnonzero(changed))
-            self.counters[kind] += int(changed.sum())
+    def _noted(self, names: tuple[str, ...], **stages: tuple[Values, Values]) -> tuple[str, ...]:
+        """Count and name what each kind of limit changed, from what came out of it and what went in."""
+        clipped: list[str] = []
+        for kind, (got, asked) in stages.items():
+            changed = np.flatnonzero(np.abs(got - asked) > CLIP_TOLERANCE)
+            self.counters[kind] += len(changed)
+            clipped.extend(f"{names[i]} ({kind})" for i in changed)
+        return tuple(clipped)
 
 
 def _within_acceleration(
@@ -193,20 +197,22 @@ def _within_acceleration(
     """
     a = limits.acceleration
     error = target - (previous + target_velocity * dt)
-    wish = target_velocity + np.sign(error) * _stopping_speed(np.abs(error), a, dt)
-    wish = np.clip(wish, velocity - a * dt, velocity + a * dt)
+    wish = target_velocity + np.copysign(_stopping_speed(np.abs(error), a, dt), error)
+    wish = _clip(wish, velocity - a * dt, velocity + a * dt)
     down = np.minimum(limits.velocity, _stopping_speed(previous - limits.low, a, dt))
     up = np.minimum(limits.velocity, _stopping_speed(limits.high - previous, a, dt))
-    return previous + np.clip(wish, -down, up) * dt
+    return previous + _clip(wish, -down, up) * dt
 
 
 def _stopping_speed(distance: Values, acceleration: Values, dt: float) -> Values:
     """The highest speed v for one period dt after which braking still ends within ``distance``: v*dt + v*v/2a
     = d."""
-    finite = np.isfinite(acceleration)
-    a = np.where(finite, acceleration, 1.0)
-    braking = a * (np.sqrt(dt * dt + 2.0 * np.maximum(distance, 0.0) / a) - dt)
-    return np.where(finite, braking, np.maximum(distance, 0.0) / dt)
+    return 2.0 * distance / (np.sqrt(dt * dt + 2.0 * distance / acceleration) + dt)
+
+
+def _clip(values: Values, low: Values, high: Values) -> Values:
+    """As np.clip, in a third of its time for arrays of a few joints; ``high`` wins."""
+    return np.minimum(np.maximum(values, low), high)
 
 
 def _finite(names: tuple[str, ...], values: ArrayLike, what: str) -> Values:
@@ -219,7 +225,7 @@ def _finite(names: tuple[str, ...], values: ArrayLike, what: str) -> Values:
         raise UnsafeCommand(
             f"{what} has shape {array.shape}, expected one value for each of {', '.join(names)}"
         )
-    if not np.isfinite(array).all():
+    if not all(map(math.isfinite, array.tolist())):
         wrong = int(np.flatnonzero(~np.isfinite(array))[0])
         raise UnsafeCommand(f"{what} of {names[wrong]} is {array[wrong]}, expected a finite number")
     return array
