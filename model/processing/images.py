@@ -29,8 +29,9 @@ from gr00t_model.errors import ConfigError
 
 Pixels = NDArray[np.uint8]
 
-# Pillow gives an image's memory back to the system at once by default; keeping a few blocks for the next image saves
-# the page faults, a fifth of the resize. Two blocks a resize, for as many threads as there are cameras.
+# Pillow gives an image's memory back to the system at once by default; keeping a few blocks for the next
+# image saves the page faults, a fifth of the resize. Two blocks a resize, for as many threads as there are
+# cameras.
 KEPT_BLOCKS = 8
 if hasattr(Image.core, "set_blocks_max"):
     Image.core.set_blocks_max(max(KEPT_BLOCKS, Image.core.get_blocks_max()))

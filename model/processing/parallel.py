@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A handful of threads for a handful of images: what makes two cameras on two cores take the time of one.
 
-OpenCV and Pillow release the GIL, so threads are enough. The calling thread works too: handing over and waiting would
-cost a good part of what is won at 3 ms an image.
+OpenCV and Pillow release the GIL, so threads are enough. The calling thread works too: handing over and
+waiting would cost a good part of what is won at 3 ms an image.
 """
 
 from __future__ import annotations
