@@ -72,7 +72,7 @@ class Gr00tN1d6Config(PretrainedConfig):
     ) -> None:
         self.model_name = model_name
         self.backbone_model_type = backbone_model_type
-        self.eagle_config = None if eagle_config is None else copy.deepcopy(dict(eagle_config))
+        self.eagle_config = copy.deepcopy(eagle_config)
         self.backbone_embedding_dim = backbone_embedding_dim
         self.select_layer = select_layer
         self.max_state_dim = max_state_dim
@@ -85,7 +85,8 @@ class Gr00tN1d6Config(PretrainedConfig):
         self.max_seq_len = max_seq_len
         self.use_alternate_vl_dit = use_alternate_vl_dit
         self.attend_text_every_n_blocks = attend_text_every_n_blocks
-        self.diffusion_model_cfg = copy.deepcopy(dict(diffusion_model_cfg or presets.RELEASED_DIT))
+        dit = presets.RELEASED_DIT if diffusion_model_cfg is None else diffusion_model_cfg
+        self.diffusion_model_cfg = copy.deepcopy(dit)
         self.num_inference_timesteps = num_inference_timesteps
         self.noise_beta_alpha = noise_beta_alpha
         self.noise_beta_beta = noise_beta_beta

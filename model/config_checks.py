@@ -97,8 +97,13 @@ def _check_types(config: "Gr00tN1d6Config") -> None:
     require(is_number(chance) and 0 <= chance <= 1, "state_dropout_prob", chance, "a probability")
     scale = config.state_additive_noise_scale
     require(is_number(scale) and scale >= 0, "state_additive_noise_scale", scale, "zero or a positive number")
+    for name, section in (
+        ("eagle_config", config.eagle()),
+        ("diffusion_model_cfg", config.diffusion_model_cfg),
+    ):
+        require(isinstance(section, Mapping), name, section, "an object")
     require(
-        config.eagle_config is not None or "Eagle-Block2A-2B-v2" in config.model_name,
+        config.eagle_config is not None or "Eagle-Block2A-2B-v2" in str(config.model_name),
         "model_name",
         config.model_name,
         "an Eagle-Block2A-2B-v2, or an eagle_config that gives its sizes",

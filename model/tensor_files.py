@@ -77,15 +77,18 @@ def read_header(path: Path) -> dict[str, Entry]:
     header.pop("__metadata__", None)
     data = 8 + length
     entries = {name: _entry(path, name, item, data) for name, item in header.items()}
-    end = max((entry.start + entry.nbytes for entry in entries.values()), default=data)
-    if size < end:
-        cut = min(
-            (entry for entry in entries.values() if entry.start + entry.nbytes > size), key=lambda e: e.start
-        )
-        raise CheckpointError(
-            f"{path} is truncated: its header promises {end} bytes, the file has {size}; {cut.name} is the "
-            "first tensor cut off. Copy or download the file again"
-        )
+    end = data
+    for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.nbytes)):
+        if entry.start != end:
+            raise CheckpointError(
+                f"{path} is damaged: {entry.name} should begin at byte {end}, its header says {entry.start}"
+            )
+        end += entry.nbytes
+        if end > size:
+            raise CheckpointError(
+                f"{path} is truncated: it has {size} bytes, and {entry.name} ends at byte {end}. Copy or "
+                "download the file again"
+            )
     if size > end:
         raise CheckpointError(
             f"{path} is {size - end} bytes longer than its header says; copy or download it again"

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from gr00t_model.config import Gr00tN1d6Config
-from gr00t_model.errors import ObservationError
 from gr00t_model.network.connector import projector, unshuffle
 from gr00t_model.network.language import LanguageModel
 from gr00t_model.network.vision import VisionModel
@@ -46,18 +45,11 @@ class Eagle(nn.Module):
         )[0]
 
     def fuse(self, input_ids: Tensor, image_tokens: Tensor) -> Tensor:
-        """Token embeddings [B, L, width], those of image tokens replaced, in order.
+        """Token embeddings [B, L, width], those of image tokens replaced by `image_tokens`, in order.
 
-        Raises:
-            ObservationError: the prompts hold another number of image tokens than the images give.
+        There are as many of one as of the other (`inputs.prepare` has seen to that).
         """
         is_image = input_ids == self.image_token_id
-        places = int(is_image.sum())
-        if places != len(image_tokens):
-            raise ObservationError(
-                f"input_ids hold {places} image tokens (id {self.image_token_id}), but the images give "
-                f"{len(image_tokens)}; each image of H x W pixels needs H*W/784 of them"
-            )
         embeddings = self.language_model.model.embed_tokens(input_ids)
         return embeddings.masked_scatter(is_image[:, :, None], image_tokens.to(embeddings.dtype))
 

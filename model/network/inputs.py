@@ -5,7 +5,7 @@ inside.
 `Gr00tN1d6` calls these first; they also move tensors to the model's device and type.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -52,8 +52,7 @@ def prepare(inputs: Mapping[str, Any], model: "Gr00tN1d6", *, training: bool) ->
     _shape(embodiment, (batch,), "embodiment_id")
     _check_embodiment(embodiment, config.max_num_embodiments)
     images = inputs["pixel_values"]
-    for index, image in enumerate(images):
-        _check_image(image, index, config.image_multiple)
+    _check_images(images, int((ids == config.image_token_id).sum()), config)
 
     device = model.device
     vision_type = model.backbone.model.vision_model.vision_model.embeddings.patch_embedding.weight.dtype
@@ -162,12 +161,23 @@ def _check_embodiment(embodiment: Tensor, count: int) -> None:
         raise EmbodimentError(f"embodiment id {int(outside[0])} is outside this checkpoint's 0..{count - 1}")
 
 
-def _check_image(image: Tensor, index: int, multiple: int) -> None:
-    fits = image.ndim == 4 and tuple(image.shape[:2]) == (1, 3) and min(image.shape[2:]) > 0
-    if not fits or image.shape[2] % multiple or image.shape[3] % multiple:
+def _check_images(images: Sequence[Tensor], places: int, config: Gr00tN1d6Config) -> None:
+    """Each image by itself, and all of them against the number of image tokens in the prompts."""
+    multiple = config.image_multiple
+    for index, image in enumerate(images):
+        fits = image.ndim == 4 and tuple(image.shape[:2]) == (1, 3) and min(image.shape[2:]) > 0
+        if not fits or image.shape[2] % multiple or image.shape[3] % multiple:
+            raise ObservationError(
+                f"pixel_values[{index}] has shape {list(image.shape)}; expected [1, 3, H, W] with H and W "
+                f"multiples of {multiple}"
+            )
+        if not image.is_floating_point():
+            raise ObservationError(
+                f"pixel_values[{index}] has type {image.dtype}; expected floats in [-1, 1]"
+            )
+    tokens = sum(image.shape[2] * image.shape[3] // multiple**2 for image in images)
+    if tokens != places:
         raise ObservationError(
-            f"pixel_values[{index}] has shape {list(image.shape)}; expected [1, 3, H, W] with H and "
-            f"W multiples of {multiple}"
+            f"input_ids hold {places} image tokens (id {config.image_token_id}), but the {len(images)} "
+            f"images give {tokens}: one for each {multiple} x {multiple} pixels"
         )
-    if not image.is_floating_point():
-        raise ObservationError(f"pixel_values[{index}] has type {image.dtype}; expected floats in [-1, 1]")

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Golden numbers of a tiny GR00T N1.6 for the tests of the network: the full set where it lies beside the checkout,
-the trimmed one of test/data always."""
+"""For tests of the network: golden numbers of a tiny GR00T N1.6, and small networks and inputs.
+
+The full golden set is used where it lies beside the checkout, the trimmed one of test/data always.
+"""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gr00t_model.config import Gr00tN1d6Config
@@ -116,6 +119,15 @@ def worst(found: Tensor, expected: Tensor) -> float:
     return float(torch.nan_to_num(difference, nan=float("inf")).max())
 
 
+def small_config(**changes: Any) -> Gr00tN1d6Config:
+    """The tiny preset without its large tables, for tests that have no use for the real vocabulary."""
+    eagle = json.loads(json.dumps(Gr00tN1d6Config.tiny().eagle()))
+    eagle["image_token_index"] = 999
+    eagle["text_config"]["vocab_size"] = 1000
+    values = {"eagle_config": eagle, "max_num_embodiments": 6, "action_horizon": 6, **changes}
+    return Gr00tN1d6Config.tiny(**values)
+
+
 def tiny_inputs(config: Gr00tN1d6Config, *, batch: int = 1, size: int = 28, seed: int = 0) -> dict[str, Any]:
     """Inputs of the right shapes with one square image a sample, for tests that need no golden numbers."""
     generator = torch.Generator().manual_seed(seed)
@@ -132,3 +144,17 @@ def tiny_inputs(config: Gr00tN1d6Config, *, batch: int = 1, size: int = 28, seed
         "action": torch.randn(shape, generator=generator),
         "action_mask": torch.ones(shape),
     }
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Rewrite a JSON file after `change` has had its content."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_tensors(path: Path, change: Callable[[dict[str, Tensor]], Any]) -> None:
+    """Rewrite a safetensors file, by the format's own library, after `change` has had its content."""
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole network, from images and token ids, gives the reference's numbers: every recorded tensor, all gradients,
-actions, and in bfloat16 nothing worse than the reference's own rounding."""
+"""The whole network, from images and token ids, gives the reference's numbers.
+
+Every recorded tensor, all gradients, actions; and in bfloat16 nothing worse than the reference's rounding.
+"""
 
 import json
 
 import pytest
 import torch
-from support_network import TOLERANCE, Golden, Recorder, full, needs_full_set, worst
 from torch import Tensor
 
 from gr00t_model.network import Gr00tN1d6
+from support_network import TOLERANCE, Golden, Recorder, full, needs_full_set, worst
 
 torch.set_num_threads(1)
 pytestmark = needs_full_set
@@ -157,7 +159,9 @@ def test_loss_gradients(golden: Golden) -> None:
 
     without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
     assert without == set(expected["params_without_gradient"])
-    total = torch.stack([p.grad.square().sum() for p in model.parameters() if p.grad is not None]).sum().sqrt()
+    total = (
+        torch.stack([p.grad.square().sum() for p in model.parameters() if p.grad is not None]).sum().sqrt()
+    )
     assert float(total) == pytest.approx(expected["global_grad_norm"], rel=1e-3)
     far = {}
     for name, parameter in model.named_parameters():

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from support_network import SOURCES, TOLERANCE, Golden, worst
 from torch.nn import functional as F
 
 from gr00t_model.network import Gr00tN1d6
@@ -13,6 +12,7 @@ from gr00t_model.network.connector import unshuffle
 from gr00t_model.network.eagle import Features
 from gr00t_model.network.language import causal_mask, rotation
 from gr00t_model.network.vision import patches
+from support_network import SOURCES, TOLERANCE, Golden, worst
 
 torch.set_num_threads(1)
 VISION = "backbone.model.vision_model.vision_model"
@@ -54,7 +54,10 @@ def test_patches_are_raster_and_channel_fastest(golden: Golden, model: Gr00tN1d6
             continue
         seen += 1
         found = projection(patches(image, 14))[0][:, stored]
-        assert worst(found, golden.outputs["vision.patch_embed"][at[index] : at[index + 1]][:, stored]) < TOLERANCE
+        assert (
+            worst(found, golden.outputs["vision.patch_embed"][at[index] : at[index + 1]][:, stored])
+            < TOLERANCE
+        )
     assert seen >= 2
 
 
@@ -86,7 +89,10 @@ def test_image_tokens_replace_embeddings_in_order(golden: Golden, model: Gr00tN1
     ids = golden.inputs["input_ids"]
     text = ids != eagle.image_token_id
     found = eagle.fuse(ids, golden.outputs["vision.mlp1_out"][0])
-    assert worst(eagle.language_model.model.embed_tokens(ids)[text], golden.outputs["llm.token_embeds"][text]) == 0
+    assert (
+        worst(eagle.language_model.model.embed_tokens(ids)[text], golden.outputs["llm.token_embeds"][text])
+        == 0
+    )
     assert worst(found, golden.outputs["llm.fused_inputs_embeds"]) == 0
 
 
@@ -125,15 +131,21 @@ def test_action_encoder_and_positions(golden: Golden, model: Gr00tN1d6) -> None:
     )
     assert worst(tokens, outputs["train.head.action_features_pre_pos"]) < TOLERANCE
     horizon = tokens.shape[1]
-    placed = torch.cat((outputs["train.head.state_features"], tokens + head.position_embedding.weight[:horizon]), 1)
+    placed = torch.cat(
+        (outputs["train.head.state_features"], tokens + head.position_embedding.weight[:horizon]), 1
+    )
     assert worst(placed, outputs["train.dit.sa_embs"]) < TOLERANCE
 
 
 def test_time_embedding(golden: Golden, model: Gr00tN1d6) -> None:
     encoder, outputs = model.action_head.model.timestep_encoder, golden.outputs
-    assert worst(encoder.time_proj(outputs["train.t_discretized"]), outputs["train.dit.time_proj"]) < TOLERANCE
+    assert (
+        worst(encoder.time_proj(outputs["train.t_discretized"]), outputs["train.dit.time_proj"]) < TOLERANCE
+    )
     assert worst(encoder(outputs["train.t_discretized"]), outputs["train.dit.temb"]) < TOLERANCE
-    assert worst(encoder(outputs["infer.step3.t_discretized"]), outputs["infer.laststep.dit.temb"]) < TOLERANCE
+    assert (
+        worst(encoder(outputs["infer.step3.t_discretized"]), outputs["infer.laststep.dit.temb"]) < TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("index", [1, 2], ids=["self-attention", "image-attention"])
@@ -180,7 +192,9 @@ def test_decoder_and_its_gradients(golden: Golden) -> None:
         assert worst(parameter.grad[golden.rows(full_name)], expected) < 1e-3 * float(expected.abs().max())
 
 
-def test_euler_steps_from_recorded_velocities(golden: Golden, model: Gr00tN1d6, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_euler_steps_from_recorded_velocities(
+    golden: Golden, model: Gr00tN1d6, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The loop visits the recorded points and time buckets, and ends at the recorded actions."""
     head, outputs = model.action_head, golden.outputs
     steps = iter(range(4))
