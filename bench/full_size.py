@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the full-size network costs on this machine: writing, loading and one inference, in time and peak
-memory.
+"""What the full-size network costs here: writing, loading and one inference, in time and peak memory.
 
-    python bench/full_size.py FOLDER [--preset released] [--dtype bfloat16] [--repeats 1] [--keep] [--json
-    FILE]
+    python bench/full_size.py FOLDER [--preset released] [--dtype bfloat16] [--keep] [--json FILE]
 
 Writes a random checkpoint of the preset into FOLDER (6.6 GB for `released`), loads it, and computes one
 chunk from two 252 x 252 images and a 203-token prompt. Each step runs in a process of its own, so that its

@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 
 import pytest
 import torch
