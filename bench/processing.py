@@ -5,7 +5,7 @@
 
 Two cameras of a robot described in Python; nothing is downloaded. Each row is measured on one core and, where
 there are more, on two. "plain chain" is the same image work written straight down with OpenCV and Pillow, to
-compare with. The column "cpu" is processor time of all threads, which other programs on the machine disturb least.
+compare with. The column "cpu" is processor time of all threads, which other programs disturb least.
 """
 
 from __future__ import annotations
