@@ -198,6 +198,7 @@ class Gr00tProcessor:
 
         Raises:
             ObservationError: shapes do not fit, or the state is not usable.
+            Gr00tError: the output holds non-finite values.
         """
         if isinstance(normalized, torch.Tensor):
             normalized = normalized.detach().float().cpu().numpy()

@@ -142,6 +142,7 @@ class StateActionCodec:
 
         Raises:
             ObservationError: the array is too small, or the state that relative keys need is not usable.
+            Gr00tError: the array holds non-finite values.
         """
         values = np.asarray(normalized, np.float64)
         if values.ndim != 3 or values.shape[1] < self.action_steps or values.shape[2] < self.action_columns:
@@ -149,6 +150,11 @@ class StateActionCodec:
                 f"normalized actions have shape {list(values.shape)}, expected [B, at least "
                 f"{self.action_steps}, "
                 f"at least {self.action_columns}] for {self.tag}"
+            )
+        if not np.isfinite(values).all():
+            raise Gr00tError(
+                f"the network's output for {self.tag} holds non-finite values: the weights are damaged or "
+                "the precision overflows; check the checkpoint, or run with float32"
             )
         references = self._references(state, values.shape[0])
         decoded: dict[str, Float32] = {}

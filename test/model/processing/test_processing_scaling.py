@@ -276,6 +276,13 @@ def test_a_network_output_that_is_too_small_is_refused(shape: tuple[int, ...]) -
         codec.decode_action(np.zeros(shape), {})
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_network_output_that_is_not_finite_is_refused(value: float) -> None:
+    codec = codec_for(ActionConfig(), {"action": LIMITS})
+    with pytest.raises(Gr00tError, match="output for robot holds non-finite values"):
+        codec.decode_action(np.full((1, STEPS, 3), value), {})
+
+
 def test_relative_actions_of_another_batch_are_refused() -> None:
     codec = codec_for(ActionConfig("RELATIVE"), {"relative_action": LIMITS})
     with pytest.raises(ObservationError, match=r"state.arm: shape \[1, 2, 3\], expected \[2, T, 3\]"):
