@@ -170,14 +170,16 @@ def test_a_checkpoint_brings_its_own_vocabulary_and_merges(saved: Path, tmp_path
         assert own.encode(text) == installed_tokenizer().encode(text)
 
 
-@pytest.mark.parametrize("directory", [path for path in [TOKENIZER_FILES] if path.is_dir()])
-def test_the_rebuilt_vocabulary_is_the_published_one(directory: Path) -> None:
+@pytest.mark.skipif(
+    not TOKENIZER_FILES.is_dir(), reason="the published vocabulary is not part of the repository"
+)
+def test_the_rebuilt_vocabulary_is_the_published_one() -> None:
     state = json.loads(installed_tokenizer()._tokenizer.to_str())
-    assert state["model"]["vocab"] == json.loads((directory / "vocab.json").read_text(encoding="utf-8"))
-    lines = (directory / "merges.txt").read_text(encoding="utf-8").split("\n")
+    assert state["model"]["vocab"] == json.loads((TOKENIZER_FILES / "vocab.json").read_text(encoding="utf-8"))
+    lines = (TOKENIZER_FILES / "merges.txt").read_text(encoding="utf-8").split("\n")
     published = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     assert [list(pair) for pair in state["model"]["merges"]] == published
-    added = json.loads((directory / "added_tokens.json").read_text(encoding="utf-8"))
+    added = json.loads((TOKENIZER_FILES / "added_tokens.json").read_text(encoding="utf-8"))
     assert added == {token: FIRST_ADDED_ID + index for index, token in enumerate(ADDED_TOKENS)}
 
 
