@@ -58,9 +58,11 @@ test-source: install ## the quick tests of the robot side, run from the source t
 
 .PHONY: lint
 lint: install build/source ## ruff, mypy, and who may import whom
-	$(BIN)/ruff check .
-	MYPYPATH=build/source $(BIN)/mypy
-	PYTHONPATH=build/source $(BIN)/lint-imports --no-cache
+	@failed=; \
+	$(BIN)/ruff check . || failed="$$failed ruff"; \
+	MYPYPATH=build/source $(BIN)/mypy || failed="$$failed mypy"; \
+	PYTHONPATH=build/source $(BIN)/lint-imports --no-cache --no-logo || failed="$$failed lint-imports"; \
+	if [ -n "$$failed" ]; then echo "lint failed:$$failed" >&2; exit 1; fi
 
 .PHONY: install
 install: system $(VENV)/.environment ## the virtual environment with the package in it, brought up to date

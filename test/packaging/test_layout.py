@@ -104,7 +104,7 @@ def test_commands_have_help(command: importlib.metadata.EntryPoint, tmp_path: Pa
         [script, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "usage" in done.stdout.lower(), f"`{command.name} --help` should print how it is used"
+    assert len(done.stdout.split()) > 5, f"`{command.name} --help` should say what it does: {done.stdout!r}"
 
 
 def test_launch_files_that_are_named_exist() -> None:
