@@ -42,7 +42,8 @@ def run(arguments: dict[str, str]) -> int:
     environment = {"PYTHONUNBUFFERED": "1", "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **os.environ}
     manager = Manager()
     for program in programs:
-        manager.add_process(program.name, shlex.join(program.command()), env=environment)
+        # exec, so that signals and exit codes are the program's own and not its shell's
+        manager.add_process(program.name, f"exec {shlex.join(program.command())}", env=environment)
     manager.loop()
     return 1 if manager.returncode is None else manager.returncode
 

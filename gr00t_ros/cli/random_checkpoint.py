@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``random_checkpoint``: a checkpoint with random weights that fits a robot YAML.
 
-For the demo, for tests, and for trying a robot's topics, timing and memory before a trained checkpoint
-exists. Its actions are relative to the current joints and small, so that a simulated arm wanders instead of
-thrashing.
+For the demo, for tests, and for trying a robot's topics, timing and memory before a trained checkpoint exists.
+Its actions stay around the middle of the joints' ranges, so that a simulated arm sways instead of folding up;
+``--relative`` makes them relative to the present joints, as fine-tuned checkpoints often have them.
 """
 
 import argparse
@@ -27,9 +27,8 @@ PRESETS = ("tiny", "small", "seed", "released")
 # Steps in a chunk: 0.8 s at 20 Hz, long enough to be smooth and short enough to be inferred on a laptop's
 # CPU.
 HORIZON = 16
-# Largest motion of a joint over a chunk, as a share of its range: visible, and well below a usual velocity
-# limit.
-REACH = 0.15
+# How far actions reach to each side, as a share of a joint's range: visible, and far from the limits.
+REACH = 0.08
 # Range assumed for joints without limits (rad, m or unitless): statistics need one, and one radian suits
 # most joints.
 FREE_RANGE = 1.0
@@ -45,10 +44,18 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--horizon", type=int, default=HORIZON, help="action steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: %(default)s)")
+    parser.add_argument("--relative", action="store_true", help="actions relative to the present joints")
     options = parser.parse_args(argv)
     try:
         robot = RobotConfig.from_file(robot_file(options.robot))
-        write(robot, options.output, preset=options.preset, horizon=options.horizon, seed=options.seed)
+        write(
+            robot,
+            options.output,
+            preset=options.preset,
+            horizon=options.horizon,
+            seed=options.seed,
+            relative=options.relative,
+        )
     except (Gr00tError, Gr00tRosError) as error:
         print(f"random_checkpoint: {error}", file=sys.stderr)
         return 1
@@ -57,7 +64,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write(
-    robot: RobotConfig, output: Path, *, preset: str = "tiny", horizon: int = HORIZON, seed: int = 0
+    robot: RobotConfig,
+    output: Path,
+    *,
+    preset: str = "tiny",
+    horizon: int = HORIZON,
+    seed: int = 0,
+    relative: bool = False,
 ) -> None:
     """Write a checkpoint in the published format whose keys, widths and ranges are those of ``robot``.
 
@@ -66,7 +79,7 @@ def write(
         ConfigError: ``horizon`` is below 1 or beyond the preset's.
     """
     config = getattr(Gr00tN1d6Config, preset)()
-    modality = _modality(robot, horizon)
+    modality = _modality(robot, horizon, relative)
     processor = Gr00tProcessor(
         {robot.embodiment_tag: modality},
         {robot.embodiment_tag: _statistics(robot, modality["action"])},
@@ -84,20 +97,22 @@ def write(
     partial.rename(output)
 
 
-def _modality(robot: RobotConfig, horizon: int) -> dict[str, ModalityConfig]:
+def _modality(robot: RobotConfig, horizon: int, relative: bool) -> dict[str, ModalityConfig]:
     return {
         "video": ModalityConfig((0,), tuple(robot.video)),
         "state": ModalityConfig((0,), tuple(robot.state)),
         "action": ModalityConfig(
             tuple(range(horizon)),
             tuple(robot.action),
-            action_configs=tuple(_action_config(robot, group) for group in robot.action.values()),
+            action_configs=tuple(
+                _relative(robot, group) if relative else ActionConfig() for group in robot.action.values()
+            ),
         ),
         "language": ModalityConfig((0,), ("annotation.human.task_description",)),
     }
 
 
-def _action_config(robot: RobotConfig, group: ActionGroupConfig) -> ActionConfig:
+def _relative(robot: RobotConfig, group: ActionGroupConfig) -> ActionConfig:
     """Relative to the state group that holds the same joints, absolute where there is none."""
     for key, source in robot.state.items():
         if source.joints == group.joints:
@@ -106,18 +121,19 @@ def _action_config(robot: RobotConfig, group: ActionGroupConfig) -> ActionConfig
 
 
 def _statistics(robot: RobotConfig, action: ModalityConfig) -> dict[str, dict[str, dict[str, list]]]:
-    relative = {}
+    absolute, relative = {}, {}
+    # A relative chunk leaves the present joints gently.
+    growth = np.linspace(1.0 / action.horizon, 1.0, action.horizon)[:, None]
     for key, group in robot.action.items():
         low, high = _ranges(robot, group.joints)
-        # Growing with the step, so that a chunk leaves the present joints gently.
-        reach = np.linspace(1.0 / action.horizon, 1.0, action.horizon)[:, None] * REACH * (high - low)
-        relative[key] = _spread(-reach, reach)
+        middle, reach = (low + high) / 2, REACH * (high - low)
+        absolute[key] = _spread(middle - reach, middle + reach)
+        if action.action_config(key).relative:
+            relative[key] = _spread(-growth * reach, growth * reach)
     return {
         "state": {key: _spread(*_ranges(robot, source.joints)) for key, source in robot.state.items()},
-        "action": {key: _spread(*_ranges(robot, group.joints)) for key, group in robot.action.items()},
-        "relative_action": {
-            key: relative[key] for key in action.modality_keys if action.action_config(key).relative
-        },
+        "action": absolute,
+        "relative_action": relative,
     }
 
 

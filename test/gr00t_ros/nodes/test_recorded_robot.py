@@ -68,7 +68,8 @@ def test_live_chunks_are_the_offline_ones_and_commands_keep_the_limits(
 ) -> None:
     robot = RobotConfig.from_file(robot_file(recording.robot))
     checkpoint, log = tmp_path / "checkpoint", tmp_path / "frames.jsonl"
-    write(robot, checkpoint)
+    # Relative actions need the state of the very observation to be decoded against: the harder case.
+    write(robot, checkpoint, relative=True)
     policy, executor = (
         processes.program(program)
         for program in policy_programs(
