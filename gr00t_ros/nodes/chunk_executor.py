@@ -180,6 +180,8 @@ class ChunkExecutor(ManagedNode):
                     raise
                 self._execution.offer(chunk, self.now_ns())
         except ChunkRefused as refusal:
+            if self._execution.state == State.STOPPED:
+                return  # why it stopped has been said; that nothing is executed since then is no news
             # One sentence a reason: numbers in it change from chunk to chunk.
             self._refusals.add("chunk " + without_numbers(str(refusal)), f"chunk refused: {refusal}")
         else:
@@ -265,12 +267,15 @@ class ChunkExecutor(ManagedNode):
         return True
 
     def _tell(self, state: State, reason: str) -> None:
-        tell = {State.STOPPED: self.tell_error, State.HOLDING: self.tell_warning}.get(state, self.tell_info)
         text = f"{state.name.lower()}{': ' if reason else ''}{reason}"
+        if state == State.STOPPED:
+            self.tell_error(text)
+            return
+        tell = self.tell_warning if state == State.HOLDING else self.tell_info
         # A slow policy starts and stops the robot once a chunk: every change goes into the status, few into
         # the log.
         self._states.remove("")
-        self._states.add(without_numbers(text), text, tell)
+        self._states.add(text, text, tell)
 
     def _publish_status(self) -> None:
         execution = self._execution

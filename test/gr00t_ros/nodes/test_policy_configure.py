@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A policy node that cannot work says so in one line, stays alive, and works once the mistake is put right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import support_checkpoints as checkpoints
+from support_processes import REPO, ProcessStarter, RosGraph, claim_domain
+from support_topics import ROBOT, NodeUnderTest
+
+pytestmark = pytest.mark.ros
+
+ARM = list(ROBOT.action["arm"].joints)
+GOOD: dict[str, Any] = {
+    "device": "cpu",
+    "precision": "auto",
+    "backend": "auto",
+    "robot__embodiment_tag": "new_embodiment",
+    "robot__video__keys": ["front", "wrist"],
+    "robot__state__arm__joints": ARM,
+    "robot__action__arm__joints": ARM,
+    "robot__limits__shoulder_pan__velocity": 2.0,
+}
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[NodeUnderTest]:
+    """One process for all mistakes: what follows a mistake must not depend on it."""
+    domain, lock = claim_domain()
+    starter = ProcessStarter(domain)
+    try:
+        with RosGraph(domain) as graph:
+            arguments = ["--ros-args", "-r", "__ns:=/gr00t"]
+            for file in ("config/policy.yaml", "config/robots/so101.yaml"):
+                arguments += ["--params-file", str(REPO / file)]
+            process = starter("gr00t_ros.nodes.policy_node", *arguments)
+            yield NodeUnderTest(process, graph, "/gr00t/policy")
+    finally:
+        starter.close()
+        lock.close()
+
+
+MISTAKES = [
+    pytest.param({"checkpoint": ""}, r"parameter checkpoint is empty", id="no checkpoint"),
+    pytest.param({"checkpoint": "/nowhere/at/all"}, r"/nowhere/at/all", id="missing checkpoint"),
+    pytest.param({"checkpoint": checkpoints.foreign_checkpoint}, r"foreign", id="foreign checkpoint"),
+    pytest.param(
+        {"checkpoint": checkpoints.truncated_checkpoint}, r"model\.safetensors", id="truncated shard"
+    ),
+    pytest.param(
+        {"robot__embodiment_tag": "libero_panda"}, r"libero_panda.*new_embodiment", id="unknown embodiment"
+    ),
+    pytest.param(
+        {"checkpoint": checkpoints.checkpoint_without_statistics},
+        r"new_embodiment.*statistics",
+        id="embodiment without statistics",
+    ),
+    pytest.param(
+        {"robot__video__keys": ["front", "wrist", "top"]}, r"robot\.video\.top", id="unknown camera"
+    ),
+    pytest.param({"robot__video__keys": ["front"]}, r"video\.\w*wrist|wrist", id="missing camera"),
+    pytest.param({"robot__action__arm__joints": [*ARM[:4], "wrist_rol"]}, r"wrist_rol", id="unknown joint"),
+    pytest.param({"robot__state__arm__joints": ARM[:4]}, r"state\.arm.*4.*5", id="state too narrow"),
+    pytest.param({"robot__limits__shoulder_pan__velocity": -1.0}, r"shoulder_pan\.velocity", id="bad limit"),
+    pytest.param({"device": "cuda:7"}, r"cuda:7", id="no such device"),
+    pytest.param({"precision": "float16"}, r"float16", id="no such precision"),
+]
+
+
+@pytest.mark.parametrize(("change", "pattern"), MISTAKES)
+def test_a_mistake_is_one_line_and_the_node_lives(
+    node: NodeUnderTest, change: dict[str, str | Callable[[], Path]], pattern: str
+) -> None:
+    values = {**GOOD, "checkpoint": str(checkpoints.tiny_checkpoint())}
+    values |= {key: str(value()) if callable(value) else value for key, value in change.items()}
+    assert node.set(**values) == []
+    mark = node.mark()
+    assert not node.change("configure")
+    assert node.state == "unconfigured"
+    lines = node.told(mark)
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("[ERROR]")
+    assert re.search(pattern, lines[0]), lines
+    assert node.since(mark, "Traceback") == []
+    assert node.alive
+
+
+def test_the_mistake_put_right_the_node_configures(node: NodeUnderTest) -> None:
+    assert node.set(**GOOD, checkpoint=str(checkpoints.tiny_checkpoint())) == []
+    mark = node.mark()
+    assert node.change("configure")
+    assert node.state == "inactive"
+    assert node.since(mark) == []
+    refused = node.set(checkpoint="/elsewhere")
+    assert len(refused) == 1
+    assert "configure" in refused[0]
+    assert node.change("cleanup")
+
+
+def test_weights_that_were_never_trained_are_a_loud_warning(node: NodeUnderTest) -> None:
+    assert node.set(**GOOD, checkpoint=str(checkpoints.untrained_checkpoint())) == []
+    mark = node.mark()
+    assert node.change("configure")
+    lines = node.told(mark)
+    assert len(lines) == 1, lines
+    assert "UNTRAINED WEIGHTS" in lines[0]
+    assert "new_embodiment" in lines[0]
+    assert node.change("cleanup")
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"instruction": "x" * 10_000}, "1000"),
+        ({"rate": -1.0}, "rate"),
+        ({"num_steps": 101}, "num_steps"),
+        ({"chekpoint": "x"}, "did you mean 'checkpoint'"),
+        ({"device": 3}, "type"),
+    ],
+    ids=["instruction", "rate", "num_steps", "misspelt", "type"],
+)
+def test_a_bad_parameter_is_refused_with_a_reason(node: NodeUnderTest, values: dict, word: str) -> None:
+    reasons = node.set(**values)
+    assert len(reasons) == 1
+    assert word in reasons[0]
+
+
+def test_the_node_ends_in_order(node: NodeUnderTest) -> None:
+    assert node.process.stop() == 0, node.process.output
+    print(*node.since(0), sep="\n")
+    assert node.since(0, "Traceback") == []
