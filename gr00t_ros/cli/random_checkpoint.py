@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``random_checkpoint``: a checkpoint with random weights that fits a robot YAML.
 
-For the demo, for tests, and for trying a robot's topics, timing and memory before a trained checkpoint exists.
+For the demo, for tests, and for trying topics, timing and memory before a trained checkpoint exists.
 Its actions stay around the middle of the joints' ranges, so that a simulated arm sways instead of folding up;
 ``--relative`` makes them relative to the present joints, as fine-tuned checkpoints often have them.
 """
