@@ -26,7 +26,7 @@ PYTEST_ARGS ?=
 TORCH_ARGS ?=
 
 # The exact pins were tested on Python 3.11; some of them do not exist for 3.10, which gets the newest that fits.
-PINS := $(shell $(PYTHON) -c 'import sys; print("-c requirements/constraints.txt" if sys.version_info >= (3, 11) else "")')
+PINS := $(shell $(PYTHON) -c 'import sys; print("-c requirements/constraints.txt" if sys.version_info >= (3, 11) else "")' 2>/dev/null)
 ROS_PINS := -c requirements/constraints-$(ROS_DISTRO).txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PACKAGE := $(wildcard gr00t_ros model msg srv action launch config resource cmake)
@@ -85,7 +85,8 @@ system: # what pip cannot install
 $(VENV)/.environment: setup.py $(wildcard requirements/*.txt) | system
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet $(TORCH_ARGS) $(PINS) torch
-	$(PIP) install --quiet $(PINS) $(ROS_PINS) -r requirements/build.txt -r requirements/ros-$(ROS_DISTRO).txt
+	$(PIP) install --quiet $(PINS) -r requirements/build.txt
+	$(PIP) install --quiet $(PINS) $(ROS_PINS) -r requirements/ros-$(ROS_DISTRO).txt
 	$(PIP) install --quiet $(PINS) $(ROS_PINS) --no-build-isolation '.[demo,test,train]'
 	rm -f $(VENV)/.installed
 	touch $@
