@@ -71,7 +71,7 @@ class Gr00tPolicy:
         model = load_model(self.directory, device=str(self.choice.device), dtype=self.choice.dtype)
         self.config = model.config
         self.num_steps = num_steps
-        self.untrained = untrained_embodiment(model, self.processor.embodiment_ids[embodiment_tag])
+        self.untrained = untrained_embodiment(model, self.processor.embodiment_id(embodiment_tag))
         self._engine = PyTorchEngine(model)
 
     @property
