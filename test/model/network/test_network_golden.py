@@ -178,6 +178,17 @@ def test_loss_gradients(golden: Golden) -> None:
     assert len(golden.gradients) > 200
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_actions_and_loss_on_cuda(golden: Golden) -> None:
+    """Inputs may stay on the CPU; float32 without TF32, which is torch's default."""
+    outputs = golden.outputs
+    model = golden.model().to("cuda")
+    found = model.get_action(golden.inputs, noise=outputs["infer.initial_noise"])["action_pred"]
+    assert worst(found.cpu(), outputs["infer.action_pred"]) < TOLERANCE
+    loss = model(golden.inputs, noise=outputs["train.noise"], time=outputs["train.t"])["loss"]
+    assert worst(loss.cpu()[None], outputs["train.loss"]) < TOLERANCE
+
+
 def test_actions(golden: Golden, model: Gr00tN1d6) -> None:
     found = model.get_action(golden.inputs, noise=golden.outputs["infer.initial_noise"])["action_pred"]
     assert found.dtype == torch.float32
