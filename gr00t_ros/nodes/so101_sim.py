@@ -33,6 +33,7 @@ from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from gr00t_ros.causes import CauseLog, without_numbers
 from gr00t_ros.errors import Gr00tRosError, MessageError, RobotConfigError
 from gr00t_ros.nodes.parameters import Parameters, ParameterSpec
 from gr00t_ros.nodes.plain import refuse_arguments, run_plain
@@ -43,8 +44,10 @@ from gr00t_ros.sim.scene import CAMERAS, TIMESTEP
 from gr00t_ros.sim.so101 import SimulatedSO101
 
 _NS = 1_000_000_000
-# When the loop falls behind by more than this it lets the time go instead of racing after it.
+# Behind by more than this, the simulation lets the time go instead of racing after it.
 _MAX_LAG_S = 0.2
+# A loop that is on time but whose ticks are this far from ROS time has seen the system clock being set.
+_MAX_DRIFT_S = 0.05
 _JPEG_QUALITY = 90
 
 SPECS = (
@@ -150,7 +153,10 @@ class SO101Sim(Node):
         self._frame_every = max(1, round(1.0 / self.parameters["camera_rate"] / self.period))
         self.camera_rate = 1.0 / self.period / self._frame_every
         self._ticks = 0
-        self._refused: set[str] = set()
+        # Ticks are a period apart in ROS time, however late the loop runs: a servo that wakes up late must
+        # find the command of its own moment. Counted from an anchor that is set anew when the clocks part.
+        self._anchor_ns, self._anchor_ticks = 0, 0
+        self._refusals = CauseLog(self.get_logger().warning)
         self._make_controllers()
         self._joint_states = [self.create_publisher(JointState, t, 10) for t in self.wiring.joint_states]
         self._clock_publisher = self.create_publisher(Clock, "/clock", 10) if self._own_clock else None
@@ -178,19 +184,20 @@ class SO101Sim(Node):
         def callback(message: Any) -> None:
             try:
                 take(controller, message, self.now_ns())
-                self._refused.discard(topic)
+                self._refusals.remove(topic)
             except MessageError as error:
-                if topic not in self._refused:
-                    self._refused.add(topic)
-                    self.get_logger().warning(f"{topic}: refused a {error}")
+                self._refusals.add(topic + without_numbers(str(error)), f"{topic}: refused a {error}")
 
         return callback
 
+    def anchor(self) -> None:
+        """Ticks count from now on."""
+        if not self._own_clock:
+            self._anchor_ns, self._anchor_ticks = int(self.get_clock().now().nanoseconds), self._ticks
+
     def now_ns(self) -> int:
-        """The time that stamps are in: simulated time with ``publish_clock``, else the node's."""
-        if self._own_clock:
-            return round(self._ticks * self.period * _NS)
-        return int(self.get_clock().now().nanoseconds)
+        """The time of the present tick: simulated time from 0 with ``publish_clock``, else ROS time."""
+        return self._anchor_ns + round((self._ticks - self._anchor_ticks) * self.period * _NS)
 
     def tick(self) -> None:
         """One period: commands to the servos, physics, joint states, and every so often a picture."""
@@ -227,11 +234,15 @@ class SO101Sim(Node):
         executor.add_node(self)
         period = self.period / (self.parameters["real_time_factor"] if self._own_clock else 1.0)
         due = time.monotonic()
+        self.anchor()
         while not stop.is_set():
             late = time.monotonic() - due
             if late >= 0:
                 self.tick()
                 due += period
+                ahead = (self.now_ns() - self.get_clock().now().nanoseconds) / _NS
+                if late < period and abs(ahead) > _MAX_DRIFT_S:
+                    self.anchor()
                 if late > _MAX_LAG_S:
                     self.get_logger().warning(
                         f"the simulation is {late:.2f} s behind and goes on from here; a slower camera_rate "
@@ -239,6 +250,7 @@ class SO101Sim(Node):
                         throttle_duration_sec=10.0,
                     )
                     due = time.monotonic() + period
+                    self.anchor()
             executor.spin_once(timeout_sec=max(0.0, due - time.monotonic()))
             self.pictures.check()
         executor.shutdown(1.0)

@@ -32,6 +32,9 @@ WINDOW_S = 120.0
 _PLOT_RATE_HZ = 20.0
 # A commanded point counts as the chunk's own within this many rad: what float64 rounding leaves.
 EXACT_RAD = 1e-6
+# Share of commands that may come too late for a controller to take: scheduling on a loaded machine, not a
+# fault.
+_MAX_REFUSED = 0.05
 # Rounding of a limit in a YAML against a float64 command.
 _LIMIT_SLACK = 1e-9
 
@@ -103,7 +106,8 @@ class DemoRecord:
         self.comparison = Comparison()
         self.violations: dict[str, float] = {}  # joint: worst command outside its limits
         self.not_finite = 0
-        self.refused: str = ""
+        self.refused = 0  # commands that a controller would not have taken
+        self.last_refusal = ""
         self.plot: collections.deque[PlotSample] = collections.deque(maxlen=round(WINDOW_S * _PLOT_RATE_HZ))
         # Observation time and start of the chunks; at most 20 a second is more than any policy gives.
         self.chunk_times: collections.deque[int] = collections.deque(maxlen=round(WINDOW_S * 20))
@@ -173,7 +177,7 @@ class DemoRecord:
         try:
             controller.accept(names, offsets_ns, positions, velocities, stamp_ns=stamp_ns, now_ns=now_ns)
         except MessageError as error:
-            self.refused = str(error)
+            self._refuse(error)
             return
         self._compare(key, names, offsets_ns, positions, stamp_ns or now_ns)
 
@@ -187,7 +191,11 @@ class DemoRecord:
         try:
             controller.accept(values)
         except MessageError as error:
-            self.refused = str(error)
+            self._refuse(error)
+
+    def _refuse(self, error: MessageError) -> None:
+        self.refused += 1
+        self.last_refusal = str(error)
 
     def _controller(self, key: str) -> TrajectoryController | PositionController | None:
         """What follows this group's commands; None until its joints have been measured."""
@@ -260,8 +268,8 @@ class DemoRecord:
             f"{joint} was commanded to {value:.4f} rad, outside its limits"
             for joint, value in self.violations.items()
         ]
-        if self.refused:
-            found.append(f"a controller would have refused a command: {self.refused}")
+        if self.refused > _MAX_REFUSED * self.total_commands:
+            found.append(f"controllers would have refused {self.refused} commands: {self.last_refusal}")
         worst, _, joint = self.tracking()
         if self.total_commands and math.isnan(worst):
             found.append("commanded and measured joints could not be compared")
@@ -284,6 +292,8 @@ class DemoRecord:
             f"commands outside limits: {len(self.violations)}; not finite: {self.not_finite}",
             f"measured travel (rad): {moved}",
         ]
+        if self.refused:
+            lines.append(f"commands that controllers would refuse: {self.refused} ({self.last_refusal})")
         if self.comparison.points:
             share = 100.0 * self.comparison.exact / self.comparison.points
             lines.append(

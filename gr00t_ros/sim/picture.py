@@ -91,7 +91,7 @@ def _draw_joint(axis: Any, record: DemoRecord, index: int, joint: str, first: in
         axis.axvline(
             (stamp - first) / _NS, color=_CHUNK, lw=0.5, alpha=0.5, label="chunk" if k == 0 else None
         )
-    axis.plot(times, measured, color=_MEASURED, lw=2.0, alpha=0.8, label="measured")
+    axis.plot(times, measured, color=_MEASURED, lw=2.0, label="measured")
     axis.plot(times, commanded, color=_COMMANDED, lw=1.0, ls="--", label="commanded")
     limits = record.robot.limits[joint]
     low, high = axis.get_ylim()

@@ -18,7 +18,6 @@ Usage::
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import fcntl
 import os
@@ -181,12 +180,23 @@ class ProcessStarter:
             node.kill()
 
 
-class Collector(collections.deque[Any]):
-    """Messages of one topic, oldest first, at most ``maxlen``; ``received_ns`` is monotonic time."""
+class Collector(list[Any]):
+    """Messages of one topic, oldest first, at most ``maxlen``; ``received_ns`` is monotonic time.
+
+    A list, since a test may walk through it while messages still come in.
+    """
 
     def __init__(self, maxlen: int) -> None:
-        super().__init__(maxlen=maxlen)
-        self.received_ns: collections.deque[int] = collections.deque(maxlen=maxlen)
+        super().__init__()
+        self.maxlen = maxlen
+        self.received_ns: list[int] = []
+
+    def take(self, message: Any) -> None:
+        """One more message, now."""
+        self.received_ns.append(time.monotonic_ns())
+        self.append(message)
+        if len(self) > self.maxlen:
+            del self[0], self.received_ns[0]
 
 
 class RosGraph:
@@ -230,12 +240,7 @@ class RosGraph:
         from rclpy.qos import qos_profile_sensor_data
 
         collector = Collector(maxlen)
-
-        def take(message: Any) -> None:
-            collector.received_ns.append(time.monotonic_ns())
-            collector.append(message)
-
-        self.node.create_subscription(kind, topic, take, qos or qos_profile_sensor_data)
+        self.node.create_subscription(kind, topic, collector.take, qos or qos_profile_sensor_data)
         return collector
 
     def publisher(self, topic: str, kind: Any, qos: Any = 10, subscribers: int = 1) -> Any:

@@ -94,7 +94,7 @@ def test_velocities_make_the_path_smooth() -> None:
 
 
 def test_a_stream_of_trajectories_with_velocities_goes_on_without_a_jerk() -> None:
-    """An executor sends a new trajectory each period: the motion must be that of the path, not stop and go."""
+    """An executor sends a new trajectory each period: the motion must be the path's, not stop and go."""
     arm = controller(0.0)
     worst = 0.0
     for k in range(100):
