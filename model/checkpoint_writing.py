@@ -61,6 +61,7 @@ def write_random_checkpoint(
 
     Raises:
         CheckpointError: it cannot be written.
+        EmbodimentError: `untrained` names an embodiment the configuration has no room for.
     """
     unknown = [embodiment for embodiment in untrained if not 0 <= embodiment < config.max_num_embodiments]
     if unknown:

@@ -76,6 +76,8 @@ def test_damaged_config(single: Path, text: str, message: str) -> None:
 def test_impossible_config(single: Path) -> None:
     edit_json(single / CONFIG, lambda content: content.update(select_layer=99))
     refuse(single, "config.json: config field select_layer is 99")
+    edit_json(single / CONFIG, lambda content: content.update(select_layer=3, id2label="many"))
+    refuse(single, "config.json: ")
 
 
 def test_no_weights_at_all(single: Path) -> None:
