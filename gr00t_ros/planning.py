@@ -273,7 +273,10 @@ class Planner:
         """Says why there is no observation: in the status always, in the log once a cause."""
         told: dict[str, str] = {}
         reasons = []
+        frames_stale = any(c.kind == NotReady.STALE and c.source.startswith("video.") for c in error.causes)
         for cause in error.causes:
+            if frames_stale and cause.kind != NotReady.NO_MESSAGE and cause.source.startswith("state."):
+                continue  # states are measured against the frame: against an old one they say nothing
             key, text = f"{cause.kind} {cause.source}", cause.text
             if cause.kind == NotReady.INSTRUCTION:
                 text = instruction_problem or text

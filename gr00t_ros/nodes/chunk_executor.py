@@ -275,7 +275,7 @@ class ChunkExecutor(ManagedNode):
         # A slow policy starts and stops the robot once a chunk: every change goes into the status, few into
         # the log.
         self._states.remove("")
-        self._states.add(text, text, tell)
+        self._states.add(without_numbers(text), text, tell)
 
     def _publish_status(self) -> None:
         execution = self._execution

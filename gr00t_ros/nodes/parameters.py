@@ -126,7 +126,7 @@ class Parameters:
                 value = spec.check(node.get_parameter(spec.name).value)
                 node.undeclare_parameter(spec.name)
             node.declare_parameter(spec.name, value, spec.descriptor(), ignore_override=True)
-        for name in sorted(node._parameters):  # rclpy lists parameters only by prefix
+        for name in sorted(node.get_parameters_by_prefix("")):
             hint = self._unknown(name)
             if hint:
                 node.get_logger().warning(hint)

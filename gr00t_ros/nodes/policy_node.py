@@ -103,6 +103,7 @@ class PolicyNode(ManagedNode):
         robot = RobotConfig.from_flat(self.parameters.robot())
         if not self.parameters["checkpoint"]:
             raise CheckpointError("parameter checkpoint is empty, expected a directory or a hub id")
+        self.get_logger().info(f"loading {self.parameters['checkpoint']}, which can take a while")
         began = time.monotonic()
         policy = self._load(robot)
         self._robot, self._policy = robot, policy

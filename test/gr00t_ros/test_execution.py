@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the chunk executor decides: nothing without a plan and fresh joints, and never anything outside limits."""
+"""What the chunk executor decides: nothing without a plan and fresh joints, never anything outside limits."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_every_trajectory_ends_at_rest_within_the_lookahead(rig: Rig) -> None:
             if command.group.interface == "joint_trajectory":
                 seen += 1
                 assert np.all(np.diff(command.times_s) > 0)
-                assert 0 < command.times_s[0]
+                assert command.times_s[0] > 0
                 assert command.times_s[-1] <= LOOKAHEAD_S + 1e-9
                 assert not command.velocities[-1].any()
     assert seen > 40
@@ -185,7 +185,7 @@ def test_lost_joint_states_never_freeze_a_velocity(rig: Rig) -> None:
     while rig.execution.state == State.EXECUTING:
         last = of(rig.period(), "arm").positions[0]
     rest = of(rig.period(), "arm").positions[-1]
-    # A constant deceleration from 1.6 rad/s over half the lookahead: 0.08 rad, and two periods of motion at most.
+    # A constant deceleration from 1.6 rad/s over half the lookahead: 0.08 rad, and two periods of motion.
     assert np.all(np.abs(rest - last) <= 0.08 + 2 * 1.6 * PERIOD_S)
 
 
@@ -393,8 +393,8 @@ def test_whatever_comes_commands_are_finite_inside_limits_and_continuous(events:
             assert np.isfinite(command.velocities).all()
             assert (command.positions >= low[columns] - 1e-9).all()
             assert (command.positions <= high[columns] + 1e-9).all()
-            # From what was commanded before to each point, no faster than the limit allows for the time in between
-            # (and one more period: a late one may catch up).
+            # From what was commanded before to each point, no faster than the limit allows for the time in
+            # between (and one more period: a late one may catch up).
             path = np.vstack([last[columns], command.positions])
             times = np.concatenate([[0.0], command.times_s])
             spans = np.diff(times)

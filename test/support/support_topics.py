@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The topics of an SO-101, published by a test: cameras, joint states, and what a node under test is asked for.
+"""The topics of an SO-101, published by a test: cameras, joint states, and what a node is asked for.
 
-``FakeRobot`` publishes what a robot does, at a steady pace, and lets a test spoil each message. ``NodeUnderTest`` is one
-running lifecycle node: transitions, parameters, and the log lines since a moment.
+``FakeRobot`` publishes what a robot does, at a steady pace, and lets a test spoil each message.
+``NodeUnderTest`` is one running lifecycle node: transitions, parameters, and the log lines since a moment.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ def pixels(seed: int) -> np.ndarray:
 class FakeRobot:
     """Cameras at ``camera_rate`` and joint states at 50 Hz until ``close``.
 
-    ``spoil_image`` and ``spoil_joints`` get each message before it is published and may change it, or return None to
-    leave it out (without ``joints`` none is published until ``restore``). ``positions`` are the measured joints. ``now_ns`` gives the stamps; when ``clock`` is on it is published.
+    ``spoil_image`` and ``spoil_joints`` get each message before it is published and may change it, or return
+    None to leave it out (without ``joints`` none is published until ``restore``). ``positions`` are the
+    measured joints. ``now_ns`` gives the stamps; when ``clock`` is on it is published.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chunk executor over real DDS: whatever comes in, every command that leaves it is recorded here and checked."""
+"""The chunk executor over real DDS: whatever comes in, every command that leaves is recorded and checked."""
 
 from __future__ import annotations
 
@@ -359,10 +359,8 @@ def test_a_clock_jump_holds_and_what_follows_is_executed(bench: Bench) -> None:
         time.sleep(0.3)
         bench.send(bench.plan(0.3, steps=60))
         bench.until(EXECUTING)
-        mark = bench.node.mark()
         offset -= 500_000_000_000
         bench.until(HOLDING, "jumped back by")
-        assert len(bench.node.told(mark, "jumped")) == 1
         bench.graph.wait_until(bench.quiet, "silence")
         bench.send(bench.plan(0.1))
         bench.until(EXECUTING)
@@ -370,6 +368,7 @@ def test_a_clock_jump_holds_and_what_follows_is_executed(bench: Bench) -> None:
         bench.send(bench.plan(0.1, steps=60))
         offset += 10_000_000_000
         bench.until(HOLDING, "jumped forward by")
+        assert len(bench.node.told(mark, "jumped")) == 1
     finally:
         bench.graph.now_ns = here  # type: ignore[method-assign]
         bench.robot.now_ns, bench.robot.clock = plain, False
@@ -422,7 +421,7 @@ def test_every_command_that_was_ever_sent_is_safe(running: Bench) -> None:
         assert (positions <= high).all()
         assert (np.abs(velocities) <= speed + 1e-6).all()
         assert due == sorted(set(due))
-        assert 0 < due[0]
+        assert due[0] > 0
         assert due[-1] <= round(LOOKAHEAD_S * 1e9)
         assert not velocities[-1].any()
     limit = ROBOT.limits["gripper"]

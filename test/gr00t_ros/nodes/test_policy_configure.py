@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A policy node that cannot work says so in one line, stays alive, and works once the mistake is put right."""
+"""A policy node that cannot work says so in one line, stays alive, and works once that is put right."""
 
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -133,5 +134,17 @@ def test_a_bad_parameter_is_refused_with_a_reason(node: NodeUnderTest, values: d
 
 def test_the_node_ends_in_order(node: NodeUnderTest) -> None:
     assert node.process.stop() == 0, node.process.output
-    print(*node.since(0), sep="\n")
     assert node.since(0, "Traceback") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_node_that_is_loading(processes: ProcessStarter, number: int) -> None:
+    arguments = ["--ros-args"]
+    for file in ("config/policy.yaml", "config/robots/so101.yaml"):
+        arguments += ["--params-file", str(REPO / file)]
+    arguments += ["-p", f"checkpoint:={checkpoints.tiny_checkpoint()}", "-p", "autostart:=true"]
+    process = processes("gr00t_ros.nodes.policy_node", *arguments)
+    process.wait_for("loading")
+    assert process.stop(number) == 0, process.output
+    assert "loaded" not in process.output
+    assert "Traceback" not in process.output
