@@ -44,10 +44,8 @@ from gr00t_ros.sim.scene import CAMERAS, TIMESTEP
 from gr00t_ros.sim.so101 import SimulatedSO101
 
 _NS = 1_000_000_000
-# Behind by more than this, the simulation lets the time go instead of racing after it.
-_MAX_LAG_S = 0.2
-# A loop that is on time but whose ticks are this far from ROS time has seen the system clock being set.
-_MAX_DRIFT_S = 0.05
+# Behind by more than this (0.2 s), the simulation lets the time go instead of racing after it.
+_MAX_LAG_NS = 200_000_000
 _JPEG_QUALITY = 90
 
 SPECS = (
@@ -153,9 +151,7 @@ class SO101Sim(Node):
         self._frame_every = max(1, round(1.0 / self.parameters["camera_rate"] / self.period))
         self.camera_rate = 1.0 / self.period / self._frame_every
         self._ticks = 0
-        # Ticks are a period apart in ROS time, however late the loop runs: a servo that wakes up late must
-        # find the command of its own moment. Counted from an anchor that is set anew when the clocks part.
-        self._anchor_ns, self._anchor_ticks = 0, 0
+        self._now_ns = 0
         self._refusals = CauseLog(self.get_logger().warning)
         self._make_controllers()
         self._joint_states = [self.create_publisher(JointState, t, 10) for t in self.wiring.joint_states]
@@ -190,19 +186,18 @@ class SO101Sim(Node):
 
         return callback
 
-    def anchor(self) -> None:
-        """Ticks count from now on."""
-        if not self._own_clock:
-            self._anchor_ns, self._anchor_ticks = int(self.get_clock().now().nanoseconds), self._ticks
-
     def now_ns(self) -> int:
-        """The time of the present tick: simulated time from 0 with ``publish_clock``, else ROS time."""
-        return self._anchor_ns + round((self._ticks - self._anchor_ticks) * self.period * _NS)
+        """The time of the present tick, which stamps are in: simulated time with ``publish_clock``, else ROS
+        time.
+        """
+        return self._now_ns
 
-    def tick(self) -> None:
-        """One period: commands to the servos, physics, joint states, and every so often a picture."""
+    def tick(self, now: int) -> None:
+        """One period: commands to the servos, physics, joint states, and every so often a picture. ``now``:
+        ns.
+        """
         self._ticks += 1
-        now = self.now_ns()
+        self._now_ns = now
         for controller in self._controllers:
             self.sim.set_targets(dict(zip(controller.joints, controller.sample(now), strict=True)))
         self.sim.step(self.period)
@@ -229,31 +224,37 @@ class SO101Sim(Node):
         return response
 
     def run(self, stop: threading.Event) -> None:
-        """Ticks at the set rate until ``stop`` is set, spinning the subscriptions in between."""
+        """Ticks at the set rate until ``stop`` is set, spinning the subscriptions in between.
+
+        Ticks are exactly a period apart in ROS time, however late the loop runs: a servo that wakes up late
+        finds the command of its own moment. Only when it is too late, or the clock is set, does time jump.
+        """
         executor = SingleThreadedExecutor()
         executor.add_node(self)
-        period = self.period / (self.parameters["real_time_factor"] if self._own_clock else 1.0)
-        due = time.monotonic()
-        self.anchor()
+        pace = self.parameters["real_time_factor"] if self._own_clock else 1.0
+        period_ns = round(self.period * _NS)
+        wait_ns = round(period_ns / pace)
+        due = self._wall_ns()
         while not stop.is_set():
-            late = time.monotonic() - due
-            if late >= 0:
-                self.tick()
-                due += period
-                ahead = (self.now_ns() - self.get_clock().now().nanoseconds) / _NS
-                if late < period and abs(ahead) > _MAX_DRIFT_S:
-                    self.anchor()
-                if late > _MAX_LAG_S:
+            late = self._wall_ns() - due
+            if abs(late) > _MAX_LAG_NS:
+                if late > 0:
                     self.get_logger().warning(
-                        f"the simulation is {late:.2f} s behind and goes on from here; a slower camera_rate "
-                        "or smaller pictures help",
+                        f"the simulation is {late / _NS:.2f} s behind and goes on from here; "
+                        "a slower camera_rate or smaller pictures help",
                         throttle_duration_sec=10.0,
                     )
-                    due = time.monotonic() + period
-                    self.anchor()
-            executor.spin_once(timeout_sec=max(0.0, due - time.monotonic()))
+                due, late = due + late, 0
+            if late >= 0:
+                self.tick(self._now_ns + period_ns if self._own_clock else due)
+                due += wait_ns
+            executor.spin_once(timeout_sec=max(0, due - self._wall_ns()) / _NS)
             self.pictures.check()
         executor.shutdown(1.0)
+
+    def _wall_ns(self) -> int:
+        """What the pace is kept by."""
+        return time.monotonic_ns() if self._own_clock else int(self.get_clock().now().nanoseconds)
 
 
 def _take_trajectory(controller: TrajectoryController, message: JointTrajectory, now_ns: int) -> None:

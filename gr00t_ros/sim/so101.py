@@ -54,8 +54,12 @@ class SimulatedSO101:
         for camera in cameras:
             if camera not in CAMERAS:
                 raise SimulationError(f"camera {camera!r}: the simulated SO-101 has {' and '.join(CAMERAS)}")
-        if cameras:
+        try:
+            # Also without cameras: mujoco decides at its import, and a later simulation may want pictures.
             choose_renderer()
+        except SimulationError:
+            if cameras:
+                raise
         try:
             import mujoco
         except ImportError as error:
