@@ -58,7 +58,8 @@ def draw(path: Path, record: DemoRecord, shots: Mapping[str, Sequence[Shot]], ti
         empty.set_visible(False)
     for axis in axes[-1]:
         axis.set_xlabel("time (s)")
-    axes[0][0].legend(loc="upper left", fontsize=8, ncols=3, framealpha=0.8)
+    lines, names = axes[0][0].get_legend_handles_labels()
+    plots.legend(lines, names, loc="outside upper right", fontsize=9, ncols=3, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
@@ -78,7 +79,7 @@ def _draw_strip(part: Any, cameras: Sequence[str], shots: Mapping[str, Sequence[
             if column < len(taken):
                 axis.imshow(taken[column].picture)
                 if row == 0:
-                    axis.set_title(f"{(taken[column].time_ns - first) / _NS:.1f} s", fontsize=9)
+                    axis.set_title(f"{max(0, taken[column].time_ns - first) / _NS:.1f} s", fontsize=9)
             if column == 0:
                 axis.set_ylabel(camera, fontsize=11)
 
