@@ -30,8 +30,10 @@ _NS = 1_000_000_000
 # The plots show this much at the end of a run, at this rate: some hundred kB however long the run is.
 WINDOW_S = 120.0
 _PLOT_RATE_HZ = 20.0
-# A commanded point counts as the chunk's own within this many rad: what float64 rounding leaves.
-EXACT_RAD = 1e-6
+# A commanded point counts as the chunk's own within this many rad. The arm's servos resolve 2 pi / 4096 =
+# 1.5e-3 rad; below that nothing reaches the robot. (An executor that bounds acceleration rounds the chunk's
+# corners by 1e-4.)
+EXACT_RAD = 1e-3
 # Share of commands that may come too late for a controller to take: scheduling on a loaded machine, not a
 # fault.
 _MAX_REFUSED = 0.05

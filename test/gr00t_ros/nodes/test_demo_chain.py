@@ -30,7 +30,7 @@ from gr00t_ros.msg import ActionChunk, ExecutorStatus
 from gr00t_ros.nodes.conversions import chunk_msg, nanoseconds
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.share import config_file, robot_file
-from gr00t_ros.sim.monitoring import chunk_deviation
+from gr00t_ros.sim.monitoring import EXACT_RAD, chunk_deviation
 from gr00t_ros.timeline import Timeline
 
 pytestmark = [
@@ -108,7 +108,7 @@ def test_a_known_chunk_is_played_back_exactly(processes: ProcessStarter, graph: 
             if deviation is not None:
                 deviations.append(deviation)
     assert len(deviations) > 100
-    assert max(deviations) < 1e-6, "commanded points are not the chunk's"
+    assert max(deviations) < EXACT_RAD, "commanded points are not the chunk's"
     values = np.array([message.data[0] for message in gripper])
     wanted = path(np.linspace(0, 2.0, 20_001))[:, 5]
     # Streamed values carry no time; each must lie on the path, up to its straight pieces.
