@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -30,10 +30,11 @@ from numpy.typing import NDArray
 
 from gr00t_ros.chunk import Chunk, check_chunk
 from gr00t_ros.clockwatch import ClockWatch
+from gr00t_ros.commands import GroupCommand, monotone_velocities, single_point
 from gr00t_ros.errors import ChunkRefused, MessageError, UnsafeCommand
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.robot_types import JOINT_TRAJECTORY, RECEIVE, ActionGroupConfig
-from gr00t_ros.safety import SafetyFilter
+from gr00t_ros.safety import Filtered, SafetyFilter
 from gr00t_ros.timeline import ACTIVE, EARLY, ENDED, Plan, Sample, Timeline
 
 # A late period may move a joint as far as two on-time ones, no further: catching up is not worth a jump.
@@ -41,6 +42,9 @@ MAX_CATCH_UP_PERIODS = 2.0
 # How far a joint state's stamp may be ahead of this clock. Unbounded, one message from the future would
 # stay fresh for ever; 0.1 s is what badly synchronised clocks on one robot reach.
 MAX_STAMP_AHEAD_S = 0.1
+# Points of a trajectory before it brakes, at most. They fill the first half of the lookahead: enough to
+# bridge some late periods, and no more work at a high rate than at 50 Hz.
+MOVING_POINTS = 5
 # Chunks kept at once: the newest rules, the one before may still be due while the newest starts in the
 # future.
 MAX_CHUNKS = 8
@@ -53,20 +57,6 @@ class State(IntEnum):
     EXECUTING = 1
     HOLDING = 2
     STOPPED = 3
-
-
-@dataclass(frozen=True)
-class GroupCommand:
-    """What one action group is told now: positions [P, D] (rad, m), velocities [P, D] and when each point
-    is due, in seconds from now [P].
-
-    Streaming interfaces get one point, due now. A trajectory gets several and always ends at rest.
-    """
-
-    group: ActionGroupConfig
-    positions: NDArray[np.float64]
-    velocities: NDArray[np.float64]
-    times_s: NDArray[np.float64]
 
 
 @dataclass
@@ -103,12 +93,18 @@ class Execution:
         topic = robot.executor.joint_state_topic
         self._receive_time = any(x.topic == topic and x.stamp == RECEIVE for x in robot.state.values())
         self._period_s, self._lookahead_s, self._hold_s = period_s, lookahead_s, hold_s
+        self._spacing_s = max(period_s, lookahead_s / 2.0 / MOVING_POINTS)
+        self._points = max(1, int(lookahead_s / 2.0 / self._spacing_s + 1e-9))
+        self._acceleration = {
+            group.key: np.array([robot.limits[joint].acceleration or np.inf for joint in group.joints])
+            for group in self._groups
+        }
         self._timeline = Timeline(MAX_CHUNKS)
         self._filter = SafetyFilter(robot)
         self._clock = ClockWatch()
         self._measured: dict[str, tuple[float, int]] = {}  # joint -> position, stamp
         self._command: dict[str, NDArray[np.float64]] | None = None  # what was last sent, by group
-        self._velocity: dict[str, NDArray[np.float64]] = {}  # of trajectory groups, at the last command
+        self._velocity: dict[str, NDArray[np.float64]] = {}  # at which it was approached
         # Where and when (ROS time) each group comes to rest when nothing more is sent.
         self._rest: dict[str, NDArray[np.float64]] = {}
         self._rest_ns = 0
@@ -243,43 +239,58 @@ class Execution:
         return self._timeline.plan(now_ns) if self.state == State.EXECUTING else None
 
     def _move(self, now_ns: int, dt: float) -> tuple[GroupCommand, ...]:
-        """One command for every group, on the timeline and inside the limits; nothing of it is kept on
-        UnsafeCommand."""
-        steps = max(1, int(self._lookahead_s / 2.0 / self._period_s + 1e-9))
-        times_s = np.arange(steps + 1) * self._period_s
+        """One command for every group, on the timeline and inside the limits. After UnsafeCommand nothing of
+        it is kept."""
+        times_s = np.arange(self._points + 1, dtype=np.float64) * self._spacing_s
         samples = [self._timeline.sample(now_ns + round(t * 1e9)) for t in times_s]
-        command: dict[str, NDArray[np.float64]] = {}
-        velocity: dict[str, NDArray[np.float64]] = {}
-        rest: dict[str, NDArray[np.float64]] = {}
-        commands, clipped = [], False
-        for group in self._groups:
-            key, measured = group.key, self._measured_positions(group)
-            previous = None if self._command is None else self._command[key]
-            first = self._filter.apply(group.joints, samples[0].values[key], previous, measured, dt)
-            command[key], clipped = first.values, clipped or bool(first.clipped)
-            if group.interface != JOINT_TRAJECTORY:
-                rest[key] = first.values
-                still = np.zeros_like(first.values)
-                commands.append(GroupCommand(group, first.values[None], still[None], np.zeros(1)))
-                continue
-            points = [first.values]
-            for sample in samples[1:]:
-                target = _target(sample, key, points[-1])
-                ahead = self._filter.apply(group.joints, target, points[-1], measured, self._period_s)
-                points.append(ahead.values)
-                clipped = clipped or bool(ahead.clipped)
-            # From the last moving point on: constant deceleration over the time that is left.
-            braking_s = self._lookahead_s - times_s[-1]
-            end = points[-1] + (points[-1] - points[-2]) / self._period_s * braking_s / 2.0
-            rest[key] = self._filter.apply(group.joints, end, points[-1], measured, braking_s).values
-            positions, due = np.stack([*points, rest[key]]), np.append(times_s, self._lookahead_s)
-            velocity[key] = (points[1] - points[0]) / self._period_s
-            velocities = monotone_velocities(positions, due)
-            commands.append(GroupCommand(group, positions[1:], velocities[1:], due[1:]))
-        self._command, self._velocity, self._rest = command, velocity, rest
+        made = [self._move_group(group, samples, times_s, dt) for group in self._groups]
+        self._command = {group.key: move.position for group, move in zip(self._groups, made, strict=True)}
+        self._velocity = {group.key: move.velocity for group, move in zip(self._groups, made, strict=True)}
+        self._rest = {group.key: move.rest for group, move in zip(self._groups, made, strict=True)}
         self._rest_ns = now_ns + round(self._lookahead_s * 1e9)
-        self.counters.commands_clipped += clipped
-        return tuple(commands)
+        self.counters.commands_clipped += any(move.clipped for move in made)
+        return tuple(move.command for move in made)
+
+    def _move_group(
+        self, group: ActionGroupConfig, samples: list[Sample], times_s: NDArray[np.float64], dt: float
+    ) -> _Move:
+        """The command of one group: where it should be now and, for a trajectory, a little ahead."""
+        key, measured = group.key, self._measured_positions(group)
+        previous = None if self._command is None else self._command[key]
+        velocity = self._velocity[key] if previous is not None else np.zeros(group.width)
+        points: list[Filtered] = []
+        for sample in samples if group.interface == JOINT_TRAJECTORY else samples[:1]:
+            target, target_velocity = _target(sample, key, previous)
+            step = self._filter.apply(group.joints, target, previous, measured, dt)
+            if (np.abs(step.velocities - velocity) > self._acceleration[key] * dt + 1e-9).any():
+                # Only what would accelerate too much is smoothed: a plan that keeps the limits is executed to
+                # the letter.
+                step = self._filter.apply(
+                    group.joints,
+                    target,
+                    previous,
+                    measured,
+                    dt,
+                    previous_velocity=velocity,
+                    target_velocity=target_velocity,
+                )
+            if dt == 0.0:  # time has not moved since the last period, so the joint keeps its speed
+                step = replace(step, velocities=velocity)
+            points.append(step)
+            previous, velocity, dt = step.values, step.velocities, self._spacing_s
+        first, clipped = points[0], any(point.clipped for point in points)
+        if group.interface != JOINT_TRAJECTORY:
+            command = single_point(group, first.values, 0.0)
+            return _Move(first.values, first.velocities, first.values, clipped, command)
+        # From the last moving point on: constant deceleration over the time that is left.
+        braking_s = self._lookahead_s - times_s[-1]
+        end = previous + velocity * braking_s / 2.0
+        rest = self._filter.apply(group.joints, end, previous, measured, braking_s).values
+        positions = np.stack([*(point.values for point in points), rest])
+        due = np.append(times_s, self._lookahead_s)
+        velocities = monotone_velocities(positions, due)
+        command = GroupCommand(group, positions[1:], velocities[1:], due[1:])
+        return _Move(first.values, first.velocities, rest, clipped, command)
 
     def _suspend(self, reason: str, now_ns: int, mono_ns: int, *, brake: bool) -> tuple[GroupCommand, ...]:
         """Nothing may move now, for ``reason``."""
@@ -304,23 +315,26 @@ class Execution:
             if brake:
                 self._brake(now_ns)
             self._command = dict(self._rest)
+            self._velocity = {key: np.zeros_like(position) for key, position in self._rest.items()}
         elif mono_ns > self._hold_until_ns:
             # From here on others may move the robot: the next motion starts where it is measured.
             self._command = None
             return ()
         self.counters.commands_sent += len(self._groups)
-        due_s = min(max((self._rest_ns - now_ns) / 1e9, self._period_s), self._lookahead_s)
-        commands = []
-        for group in self._groups:
-            position, due = self._command[group.key], due_s if group.interface == JOINT_TRAJECTORY else 0.0
-            commands.append(GroupCommand(group, position[None], np.zeros((1, group.width)), np.array([due])))
-        return tuple(commands)
+        # Not sooner than half the lookahead: a message that is under way for a while must not be past.
+        due_s = min(max((self._rest_ns - now_ns) / 1e9, self._lookahead_s / 2.0), self._lookahead_s)
+        return tuple(
+            single_point(
+                group, self._command[group.key], due_s if group.interface == JOINT_TRAJECTORY else 0.0
+            )
+            for group in self._groups
+        )
 
     def _brake(self, now_ns: int) -> None:
         braking_s = self._lookahead_s / 2.0
         self._rest_ns = now_ns + round(braking_s * 1e9)
         for group in self._groups:
-            if group.key in self._velocity and self._command is not None:
+            if group.interface == JOINT_TRAJECTORY and self._command is not None:
                 end = self._command[group.key] + self._velocity[group.key] * braking_s / 2.0
                 low = [self.robot.limits[joint].min for joint in group.joints]
                 high = [self.robot.limits[joint].max for joint in group.joints]
@@ -343,28 +357,26 @@ class Execution:
         return ""
 
 
-def _target(sample: Sample, key: str, otherwise: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What the plan wants of a group a little ahead of now: its last step once it has ended, ``otherwise``
-    in a gap."""
+@dataclass(frozen=True)
+class _Move:
+    """What one group does in one period. ``position`` and ``velocity`` [D] are those at its instant, ``rest``
+    is where it comes to rest when nothing more is sent."""
+
+    position: NDArray[np.float64]
+    velocity: NDArray[np.float64]
+    rest: NDArray[np.float64]
+    clipped: bool
+    command: GroupCommand
+
+
+def _target(
+    sample: Sample, key: str, previous: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Where the plan wants a group, and how fast that place moves: its last step once it has ended,
+    ``previous`` in a gap."""
     if sample.status == ACTIVE:
-        return sample.values[key]
+        return sample.values[key], sample.velocities[key]
     if sample.status == ENDED and sample.chunk is not None:
-        return next(group.values[-1] for group in sample.chunk.groups if group.key == key)
-    return otherwise
-
-
-def monotone_velocities(positions: NDArray[np.float64], times_s: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Velocities [P, D] at the points [P, D], zero at both ends, for which a cubic through them never
-    overshoots.
-
-    The harmonic mean of the slopes to both sides, zero where they differ in sign (Fritsch and Butland,
-    1984): a controller that interpolates with cubic splines then stays between neighbouring points, so
-    inside the limits that they keep.
-    """
-    slopes = np.diff(positions, axis=0) / np.diff(times_s)[:, None]
-    before, after = slopes[:-1], slopes[1:]
-    same = before * after > 0.0
-    total = np.where(same, before + after, 1.0)
-    velocities = np.zeros_like(positions)
-    velocities[1:-1] = np.where(same, 2.0 * before * after / total, 0.0)
-    return velocities
+        return next(group.values[-1] for group in sample.chunk.groups if group.key == key), None
+    assert previous is not None, "the first sample of a move is active"
+    return previous, None

@@ -135,7 +135,7 @@ class SafetyFilter:
                 # A target that was moved stands still where it was moved to.
                 moving[np.abs(near - wanted) > CLIP_TOLERANCE] = 0.0
                 moving = _clip(moving, -limits.velocity, limits.velocity)
-            result = _within_acceleration(slow, previous, before, moving, limits, dt)
+            result = _within_acceleration(near, previous, before, moving, limits, dt)
             result = _clip(result, limits.low, limits.high)  # only rounding is left to remove
         clipped: tuple[str, ...] = ()
         if np.abs(result - wanted).max(initial=0.0) > CLIP_TOLERANCE:

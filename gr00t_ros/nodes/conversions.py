@@ -16,8 +16,8 @@ from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from gr00t_ros.chunk import Chunk, ChunkGroup
+from gr00t_ros.commands import GroupCommand
 from gr00t_ros.errors import ChunkRefused
-from gr00t_ros.execution import GroupCommand
 from gr00t_ros.msg import ActionChunk, ActionGroup
 from gr00t_ros.robot_types import FLOAT64_MULTI_ARRAY, JOINT_STATE
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gr00t_ros.chunk import Chunk, ChunkGroup
+from gr00t_ros.commands import GroupCommand, monotone_velocities
 from gr00t_ros.errors import ChunkRefused, MessageError
-from gr00t_ros.execution import Execution, GroupCommand, State, monotone_velocities
+from gr00t_ros.execution import Execution, State
 from gr00t_ros.robot import RobotConfig
 
 ROBOT = RobotConfig.from_file(Path(__file__).parents[2] / "config/robots/so101.yaml")
@@ -124,13 +125,53 @@ def test_the_commands_follow_the_chunk_in_time(rig: Rig) -> None:
     np.testing.assert_allclose(trajectory.positions[0], np.full(5, 0.02 * due / 0.05), atol=1e-9)
 
 
+def test_a_plan_that_keeps_the_limits_is_executed_to_the_letter(rig: Rig) -> None:
+    phase = np.arange(40) * 0.05 * np.pi / 2
+    arm = 0.2 * (1.0 - np.cos(phase))[:, None] * np.array([1.0, 0.5, -0.5, -0.8, 1.2])
+    rig.period()
+    rig.offer(arm)
+    begin = rig.now_ns
+    for _ in range(80):
+        trajectory = of(rig.period(), "arm")
+        for position, due_s in zip(trajectory.positions[:-1], trajectory.times_s, strict=False):
+            place = ((rig.now_ns - begin) / 1e9 + due_s) / 0.05
+            expected = [np.interp(place, range(40), column) for column in arm.T]
+            np.testing.assert_allclose(position, expected, atol=1e-9)
+    assert rig.execution.counters.commands_clipped == 0
+
+
 def test_late_steps_are_skipped(rig: Rig) -> None:
     rig.period()
     late = chunk(rig.now_ns - 300_000_000, ramp())
     rig.execution.offer(late, rig.now_ns)
-    rig.run(0.2)
-    # 0.5 s into the chunk: step 10, not step 4.
-    assert rig.positions["shoulder_pan"] == pytest.approx(0.02 * 10.4, abs=1e-6)
+    rig.run(0.4)
+    # 0.7 s into the chunk: step 14, and not step 8. The command is one period ahead.
+    assert rig.positions["shoulder_pan"] == pytest.approx(0.02 * 14.4, abs=5e-3)
+
+
+def test_a_jump_in_the_plan_becomes_a_motion_inside_velocity_and_acceleration_limits(rig: Rig) -> None:
+    gripper = np.where(np.arange(40) % 12 < 6, 0.0, 1.5)[:, None]
+    rig.offer(np.zeros((40, 5)), gripper=gripper)
+    path = np.array([of(commands, "gripper").positions[0, 0] for commands in rig.run(1.9)])
+    limits = ROBOT.limits["gripper"]
+    assert limits.acceleration is not None
+    speed = np.diff(path) / PERIOD_S
+    assert np.abs(speed).max() <= limits.velocity + 1e-9
+    assert np.abs(np.diff(speed)).max() <= limits.acceleration * PERIOD_S + 1e-9
+    assert path.max() - path.min() > 0.5, "it moves"
+    assert rig.execution.counters.commands_clipped > 0
+
+
+@pytest.mark.parametrize("rate", [50.0, 100.0, 200.0, 500.0])
+def test_at_any_rate_a_trajectory_has_few_points_and_ends_in_time(rate: float) -> None:
+    execution = Execution(ROBOT, period_s=1 / rate, lookahead_s=LOOKAHEAD_S, hold_s=HOLD_S)
+    rig = Rig(execution)
+    rig.period(1 / rate)
+    rig.offer(ramp())
+    rig.period(1 / rate)
+    times = of(rig.period(1 / rate), "arm").times_s
+    assert len(times) <= 6
+    assert times[-1] == pytest.approx(LOOKAHEAD_S)
 
 
 def test_every_trajectory_ends_at_rest_within_the_lookahead(rig: Rig) -> None:

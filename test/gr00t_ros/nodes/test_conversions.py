@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gr00t_ros.commands import GroupCommand
 from gr00t_ros.errors import ChunkRefused
-from gr00t_ros.execution import GroupCommand
 from support_chunks import small_chunk
 from support_robots import small_config
 
