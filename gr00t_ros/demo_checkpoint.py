@@ -7,11 +7,12 @@ from pathlib import Path
 
 from gr00t_ros import share
 from gr00t_ros.errors import Gr00tRosError
+from gr00t_ros.sim.so101 import START_POSE
 from gr00t_ros.system import DEMO_ARGUMENTS, find_executable, with_defaults
 
 RANDOM_WEIGHTS_NOTICE = (
-    "The demo's weights are RANDOM: the arm moves through the whole chain, cameras to commands, but it does "
-    "not know the task. Point checkpoint at a trained one to see it act."
+    "The weights are random: the arm is moved through the whole chain, from cameras to commands, but it does "
+    "not know the task."
 )
 
 
@@ -26,10 +27,13 @@ def with_checkpoint(arguments: Mapping[str, str]) -> dict[str, str]:
         return values
     directory = Path(values["output"]).expanduser().resolve() / "checkpoint"
     print(RANDOM_WEIGHTS_NOTICE, flush=True)
+    values["note"] = values["note"] or RANDOM_WEIGHTS_NOTICE
     if not (directory / "config.json").is_file():
         # A process of its own: torch stays out of the one that only starts and watches others.
         robot = str(share.robot_file("so101"))
         command = [str(find_executable("random_checkpoint")), "--robot", robot, "--output", str(directory)]
+        # Near the start, where both cameras see the arm and the objects.
+        command += [f"--around={joint}={value}" for joint, value in START_POSE.items()]
         if subprocess.run(command, check=False).returncode:
             raise Gr00tRosError(f"the demo's checkpoint could not be made by: {' '.join(command)}")
     return {**values, "checkpoint": str(directory)}

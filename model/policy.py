@@ -48,7 +48,8 @@ class Gr00tPolicy:
     Raises:
         CheckpointError: the checkpoint is missing, incomplete or damaged.
         EmbodimentError: the tag is unknown to the checkpoint or has no statistics; the message lists those
-            it knows. BackendError: the backend, device or precision is not available here.
+            it knows.
+        BackendError: the backend, device or precision is not available here.
     """
 
     def __init__(

@@ -9,8 +9,9 @@ Its actions stay around the middle of the joints' ranges, so that a simulated ar
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -44,6 +45,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--horizon", type=int, default=HORIZON, help="action steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: %(default)s)")
+    parser.add_argument(
+        "--around",
+        type=_joint_value,
+        action="append",
+        default=[],
+        metavar="JOINT=VALUE",
+        help="where a joint's actions lie, in SI (default: the middle of its range); repeat for each joint",
+    )
     parser.add_argument("--relative", action="store_true", help="actions relative to the present joints")
     options = parser.parse_args(argv)
     try:
@@ -54,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
             preset=options.preset,
             horizon=options.horizon,
             seed=options.seed,
+            around=dict(options.around),
             relative=options.relative,
         )
     except (Gr00tError, Gr00tRosError) as error:
@@ -70,19 +80,27 @@ def write(
     preset: str = "tiny",
     horizon: int = HORIZON,
     seed: int = 0,
+    around: Mapping[str, float] = MappingProxyType({}),
     relative: bool = False,
 ) -> None:
     """Write a checkpoint in the published format whose keys, widths and ranges are those of ``robot``.
 
+    ``around`` moves the middle of a joint's actions (SI) away from the middle of its range.
+
     Raises:
-        Gr00tRosError: ``output`` exists.
+        Gr00tRosError: ``output`` exists, or ``around`` names a joint that is not commanded.
         ConfigError: ``horizon`` is below 1 or beyond the preset's.
     """
+    strangers = sorted(set(around) - set(robot.joints))
+    if strangers:
+        raise Gr00tRosError(
+            f"{', '.join(strangers)}: not commanded; the joints are {', '.join(robot.joints)}"
+        )
     config = getattr(Gr00tN1d6Config, preset)()
     modality = _modality(robot, horizon, relative)
     processor = Gr00tProcessor(
         {robot.embodiment_tag: modality},
-        {robot.embodiment_tag: _statistics(robot, modality["action"])},
+        {robot.embodiment_tag: _statistics(robot, modality["action"], around)},
         max_state_dim=config.max_state_dim,
         max_action_dim=config.max_action_dim,
         max_action_horizon=config.action_horizon,
@@ -95,6 +113,14 @@ def write(
     write_random_checkpoint(config, partial, seed=seed)
     processor.save_pretrained(partial)
     partial.rename(output)
+
+
+def _joint_value(text: str) -> tuple[str, float]:
+    joint, _, value = text.partition("=")
+    try:
+        return joint, float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form JOINT=VALUE") from None
 
 
 def _modality(robot: RobotConfig, horizon: int, relative: bool) -> dict[str, ModalityConfig]:
@@ -120,13 +146,18 @@ def _relative(robot: RobotConfig, group: ActionGroupConfig) -> ActionConfig:
     return ActionConfig()
 
 
-def _statistics(robot: RobotConfig, action: ModalityConfig) -> dict[str, dict[str, dict[str, list]]]:
+def _statistics(
+    robot: RobotConfig, action: ModalityConfig, around: Mapping[str, float]
+) -> dict[str, dict[str, dict[str, list]]]:
     absolute, relative = {}, {}
     # A relative chunk leaves the present joints gently.
     growth = np.linspace(1.0 / action.horizon, 1.0, action.horizon)[:, None]
     for key, group in robot.action.items():
         low, high = _ranges(robot, group.joints)
         middle, reach = (low + high) / 2, REACH * (high - low)
+        for column, joint in enumerate(group.joints):
+            if joint in around:
+                middle[column] = to_dataset([around[joint]], [robot.unit(joint)])[0]
         absolute[key] = _spread(middle - reach, middle + reach)
         if action.action_config(key).relative:
             relative[key] = _spread(-growth * reach, growth * reach)
