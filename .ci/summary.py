@@ -7,6 +7,14 @@ from collections import Counter
 from pathlib import Path
 
 
+def reason(skipped: ElementTree.Element) -> str:
+    """Why a test was skipped; for a whole module pytest hides the reason at the end of the element's text."""
+    message = skipped.get("message") or "no reason"
+    if message == "collection skipped":
+        message = (skipped.text or message).rpartition("Skipped: ")[2].rstrip("'\")")
+    return " ".join(message.split())
+
+
 def main(paths: list[str]) -> int:
     """Reads pytest's JUnit files; fails when one is missing or holds no passed test."""
     silent = []
@@ -16,9 +24,7 @@ def main(paths: list[str]) -> int:
             silent.append(path.stem)
             continue
         cases = ElementTree.parse(path).getroot().findall(".//testcase")
-        skipped = Counter(
-            " ".join((s.get("message") or "no reason").split()) for c in cases for s in c.findall("skipped")
-        )
+        skipped = Counter(reason(element) for case in cases for element in case.findall("skipped"))
         failed = sum(
             1 for case in cases if case.find("failure") is not None or case.find("error") is not None
         )
