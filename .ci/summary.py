@@ -30,8 +30,8 @@ def main(paths: list[str]) -> int:
         )
         passed = len(cases) - failed - skipped.total()
         print(f"{path.stem}: {passed} passed, {failed} failed, {skipped.total()} skipped")
-        for reason, count in skipped.most_common():
-            print(f"    {count} skipped: {reason}")
+        for why, count in skipped.most_common():
+            print(f"    {count} skipped: {why}")
         if not passed:
             silent.append(path.stem)
     return 1 if silent else 0
