@@ -10,6 +10,7 @@ import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gr00t_ros import share
 from gr00t_ros.errors import Gr00tRosError
@@ -112,7 +113,7 @@ def policy_programs(arguments: Mapping[str, str]) -> list[Program]:
         "seed": _integer(values, "seed"),
         "rate": _number(values, "rate"),
     }
-    common = {"namespace": values["namespace"], "parameter_files": files, "log_level": values["log_level"]}
+    common: dict[str, Any] = {"namespace": values["namespace"], "parameter_files": files, "log_level": values["log_level"]}
     programs = [
         Program(name="policy", executable="policy_node", parameters=policy, **common),
         Program(name="chunk_executor", executable="chunk_executor", parameters=shared, **common),
