@@ -113,7 +113,11 @@ def policy_programs(arguments: Mapping[str, str]) -> list[Program]:
         "seed": _integer(values, "seed"),
         "rate": _number(values, "rate"),
     }
-    common: dict[str, Any] = {"namespace": values["namespace"], "parameter_files": files, "log_level": values["log_level"]}
+    common: dict[str, Any] = {
+        "namespace": values["namespace"],
+        "parameter_files": files,
+        "log_level": values["log_level"],
+    }
     programs = [
         Program(name="policy", executable="policy_node", parameters=policy, **common),
         Program(name="chunk_executor", executable="chunk_executor", parameters=shared, **common),
