@@ -107,6 +107,22 @@ class ObservationBuilder:
             newest = [buffer.stamps[-1] for buffer in self._cameras if buffer.stamps]
         return max(newest, default=None)
 
+    @property
+    def more_is_due(self) -> bool:
+        """Whether a message that belongs to the newest frame is still under way: a source that had one with
+        the very stamp of that camera's frame before has none with that of the newest.
+
+        Synchronised cameras, simulators and replays stamp alike, but their messages arrive one after another.
+        """
+        with self._lock:
+            seen = [buffer for buffer in self._cameras if buffer.stamps]
+            if not seen:
+                return False
+            stamps = max((buffer.stamps for buffer in seen), key=lambda stamps: stamps[-1])
+            if len(stamps) < 2:
+                return False
+            return any(b.has(stamps[-2]) and not b.has(stamps[-1]) for b in self._buffers)
+
     def add(self, topic: str, msg: Any, receive_ns: int) -> None:
         """Take one message. ``receive_ns`` is node time at its arrival (in a bag, its recorded time).
 

@@ -30,6 +30,9 @@ from gr00t_ros.robot import RobotConfig
 IDLE_S = 0.05
 # After activation discovery takes a moment; what is missing until then is no news.
 GRACE_S = 1.0
+# How long a frame waits for messages with its own stamp that are under way: several times what it takes to
+# deliver an image on one machine. Sources that do not stamp alike are never waited for.
+GATHER_S = 0.02
 # How long ``stop`` waits for a running inference. The full network takes seconds on a CPU.
 JOIN_TIMEOUT_S = 10.0
 
@@ -138,6 +141,9 @@ class Planner:
         self._used_ns: int | None = None  # t_obs of the last observation used
         self._skipped_ns: int | None = None  # newest frame when a skip was last counted
         self._seen_ns: int | None = None
+        self._gathering = False
+        self._gather_ns: int | None = None  # the frame that waits, or waited
+        self._gather_until = 0.0
         self._superseded = 0
         self._due = time.monotonic()
         self._tell_from = self._due + grace_s
@@ -176,6 +182,8 @@ class Planner:
             self._seen_ns = newest
             self._superseded += 1
             self._wake.set()
+        elif self._gathering:
+            self._wake.set()
 
     # The worker thread.
 
@@ -190,7 +198,7 @@ class Planner:
                 self._cycle()
             except Exception as error:  # the thread must outlive whatever one observation does to it
                 self._fault("planning failed", error)
-            self._wake.wait(IDLE_S)
+            self._wake.wait(GATHER_S if self._gathering else IDLE_S)
 
     def _cycle(self) -> None:
         """One attempt at a chunk."""
@@ -208,6 +216,9 @@ class Planner:
             and now_ns - newest_ns <= self._stale_after_ns
         ):
             return  # a newer frame will come, or this one will grow stale
+        self._gathering = self._gather(newest_ns)
+        if self._gathering:
+            return
         text, problem = self._instruction.current
         try:
             observation = self._builder.assemble(now_ns, text)
@@ -227,6 +238,15 @@ class Planner:
         if superseded > 0:
             self.progress.skipped["superseded by a newer frame"] += superseded
         self._plan(observation)
+
+    def _gather(self, newest_ns: int | None) -> bool:
+        """Whether to wait a little for what belongs to the newest frame."""
+        if newest_ns is None or not self._builder.more_is_due:
+            return False
+        now = time.monotonic()
+        if newest_ns != self._gather_ns:
+            self._gather_ns, self._gather_until = newest_ns, now + GATHER_S
+        return now < self._gather_until
 
     def _plan(self, observation: Observation) -> None:
         """Runs the network on an observation and hands the chunk on."""

@@ -63,6 +63,11 @@ class SampleBuffer:
         check_image(msg, self.path)
         return msg, len(msg.data)
 
+    def has(self, stamp: int) -> bool:
+        """Whether there is a sample of exactly this time."""
+        at = bisect.bisect_left(self.stamps, stamp)
+        return at < len(self.stamps) and self.stamps[at] == stamp
+
     def stamp_of(self, msg: Any, receive_ns: int) -> int:
         """The time that counts for a message: its header's, or that of its arrival where the YAML says so."""
         if self.source.stamp != HEADER:

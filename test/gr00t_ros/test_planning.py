@@ -149,6 +149,31 @@ def test_a_slow_policy_gets_the_newest_frame_and_counts_the_others(bench: Bench)
     assert gaps.min() > 0.1e9
 
 
+def test_messages_with_one_stamp_are_used_together_although_they_arrive_one_by_one(bench: Bench) -> None:
+    bench.instruction.set("go")
+    for value in range(1, 40):
+        now = bench.now_ns()
+        bench.planner.add(FRONT, grey_image(value, now))
+        time.sleep(0.004)
+        bench.planner.add(WRIST, compressed_image(np.full((4, 6, 3), value, np.uint8), stamp_ns=now))
+        time.sleep(0.004)
+        bench.planner.add(JOINTS, joint_state({"shoulder": value / 100, "elbow": 0.0, "gripper": 0.5}, now))
+        time.sleep(0.02)
+    bench.wait(lambda: len(bench.policy.seen) > 20)
+    for seen in bench.policy.seen:
+        value = seen["video"]["front"].max()
+        assert seen["video"]["wrist"].max() == value
+        np.testing.assert_allclose(seen["state"]["arm"][0, 0, 0], value / 100, atol=1e-6)
+
+
+def test_a_camera_that_fell_silent_is_waited_for_only_shortly(bench: Bench) -> None:
+    bench.instruction.set("go")
+    bench.feed(0.2)
+    before = len(bench.policy.seen)
+    bench.feed(0.15, skip=(WRIST,))
+    bench.wait(lambda: len(bench.policy.seen) > before)
+
+
 def test_the_rate_bounds_the_chunks() -> None:
     bench = Bench(rate=5.0)
     bench.instruction.set("go")
