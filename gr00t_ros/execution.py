@@ -199,6 +199,7 @@ class Execution:
             self.state, self.reason = State.WAITING, reason
         self._no_plan = reason
         self._timeline.clear()
+        self.accepted = None
         self._measured.clear()
         self._command = self._last_ns = self._hold_until_ns = None
         self._clock = ClockWatch()
@@ -211,8 +212,10 @@ class Execution:
         self._last_ns = now_ns
         untrusted = self._clock.check(now_ns, mono_ns)
         if untrusted:
-            # Chunks and measurements are placed by a time that no longer exists.
+            # Chunks and measurements are placed by a time that no longer exists; so are sessions, which count
+            # up with the clock.
             self._timeline.clear()
+            self.accepted = None
             self._measured.clear()
             self._no_plan = untrusted
         if self.state == State.STOPPED:
