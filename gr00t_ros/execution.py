@@ -241,6 +241,11 @@ class Execution:
         in."""
         return self._timeline.plan(now_ns) if self.state == State.EXECUTING else None
 
+    @property
+    def clips(self) -> dict[str, int]:
+        """Joint values that were brought back inside a limit, by kind of limit."""
+        return dict(self._filter.counters)
+
     def _move(self, now_ns: int, dt: float) -> tuple[GroupCommand, ...]:
         """One command for every group, on the timeline and inside the limits. After UnsafeCommand nothing of
         it is kept."""

@@ -321,6 +321,7 @@ class ChunkExecutor(ManagedNode):
                 "joint states refused": counters.joint_states_refused,
                 "commands sent": counters.commands_sent,
                 "commands clipped": counters.commands_clipped,
+                **{f"values clipped: {kind}": count for kind, count in execution.clips.items()},
                 "stops": counters.stops,
                 "late periods": self._late,
             },
