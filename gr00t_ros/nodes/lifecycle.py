@@ -9,11 +9,8 @@ the process stays, and the node can be configured again after the parameter is p
 
 from __future__ import annotations
 
-import signal
-import sys
 import traceback
 from collections.abc import Callable, Mapping
-from types import FrameType
 from typing import Any, ClassVar
 
 import rclpy
@@ -21,12 +18,12 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
 
 from gr00t_ros.causes import one_line
 from gr00t_ros.errors import Gr00tRosError
 from gr00t_ros.nodes.parameters import Parameters, ParameterSpec
+from gr00t_ros.nodes.plain import refuse_arguments, run_ros
 
 # diagnostics aggregators take a status as stale after 5 s; once a second is the habit of diagnostic_updater.
 DIAGNOSTICS_PERIOD_S = 1.0
@@ -155,6 +152,20 @@ class ManagedNode(LifecycleNode):
         undo()
         return TransitionCallbackReturn.FAILURE
 
+    def _LifecycleNodeMixin__change_state(self, transition_id: int) -> TransitionCallbackReturn:
+        """Every transition, asked for by service or by ``trigger_*``.
+
+        rclpy's private method of this name is all that stands between the service and the state machine. In
+        Humble and Jazzy it raises when a transition is impossible in the present state; that error would
+        leave ``spin_once`` and end the process, without an answer to whoever asked. Later distributions
+        answer that it failed, and so does this.
+        """
+        try:
+            return super()._LifecycleNodeMixin__change_state(transition_id)  # type: ignore[misc]
+        except RuntimeError as error:  # RCLError
+            self.get_logger().warning(f"transition {transition_id} refused: {one_line(error)}")
+            return TransitionCallbackReturn.FAILURE
+
     def _start(self) -> None:
         assert self._autostart is not None
         self._autostart.cancel()
@@ -203,43 +214,36 @@ def run(make: Callable[[], ManagedNode], argv: list[str] | None, description: st
     """The main function of a lifecycle node: spins on one thread until SIGINT, SIGTERM or shutdown.
 
     SIGINT also ends a node that is in the middle of loading a model. Returns the exit code: 0 after an
-    orderly end, 2 when the command line or a node parameter is wrong.
+    orderly end, 2 when the command line or a node parameter is wrong (one line on stderr says what).
     """
-    argv = sys.argv if argv is None else ["", *argv]
-    if {"-h", "--help"} & set(argv[1:]):
-        print(description)
-        return 0
     stopping = False
     node: ManagedNode | None = None
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop() -> None:
         nonlocal stopping
         stopping = True
         if node is None or node.in_transition:
             raise KeyboardInterrupt
 
-    # rclpy's own handlers would tear down the context at once, before threads have stopped.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    def body(arguments: list[str]) -> int:
+        nonlocal node
+        refuse_arguments(arguments)
+        try:
+            node = make()
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+            while rclpy.ok() and not stopping:
+                executor.spin_once(timeout_sec=SPIN_PERIOD_S)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            if node is not None:
+                node.in_transition = False
+                node.close()
+                node.destroy_node()
+        return 0
+
     try:
-        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-        unknown = rclpy.utilities.remove_ros_args(argv)[1:]
-        if unknown:
-            raise Gr00tRosError(f"unknown arguments {' '.join(unknown)}; ROS arguments come after --ros-args")
-        node = make()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        while rclpy.ok() and not stopping:
-            executor.spin_once(timeout_sec=SPIN_PERIOD_S)
-    except KeyboardInterrupt:
-        pass
-    except Gr00tRosError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    finally:
-        if node is not None:
-            node.in_transition = False
-            node.close()
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+        return run_ros(body, argv, description, stop)
+    except KeyboardInterrupt:  # a signal before there was a node
+        return 0
