@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""End-effector poses: between the stored layouts and 4x4 transforms, and relative to another pose.
+"""End-effector poses: between the stored layouts and 4x4 transforms.
 
 Layouts along the last axis: ``XYZ_ROT6D`` is position (3) and the first two matrix *rows* (6); ``XYZ_ROTVEC``
 is position (3) and a rotation vector (3, radians). Rows are made orthonormal in order, first row kept (Zhou
@@ -59,16 +59,6 @@ def invert(transforms: Array) -> Array:
     return inverse
 
 
-def to_relative(poses: Array, reference: Array, layout: str) -> Array:
-    """``inv(T_reference) @ T`` of poses [..., T, W] against one pose [..., 1, W]."""
-    return from_transforms(invert(to_transforms(reference, layout)) @ to_transforms(poses, layout), layout)
-
-
-def to_absolute(relative: Array, reference: Array, layout: str) -> Array:
-    """``T_reference @ T_relative``: undoes :func:`to_relative`, up to orthonormal rows."""
-    return from_transforms(to_transforms(reference, layout) @ to_transforms(relative, layout), layout)
-
-
 def rows_to_matrices(rows: Array) -> Array:
     """Two matrix rows [..., 6] to rotation matrices [..., 3, 3]."""
     first = _unit(rows[..., :3])
@@ -120,7 +110,6 @@ def _unit(vectors: Array) -> Array:
     # A NaN length passes here on purpose: non-finite values have their own message where they enter.
     if (length < SMALLEST_ROW).any():
         raise Gr00tError(
-            "a pose has no orientation: its two rotation rows are zero or parallel, expected two "
-            "different directions"
+            "no orientation: its two rotation rows are zero or parallel, expected two different directions"
         )
     return vectors / length

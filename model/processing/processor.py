@@ -131,6 +131,21 @@ class Gr00tProcessor:
         """Values a step of each action key, in physical (dataset) form."""
         return {codec.key: codec.width for codec in self._codec(tag).actions}
 
+    def columns(self, tag: str) -> tuple[int, int]:
+        """Columns of the network's state and action rows that this embodiment fills; the rest is padding.
+
+        They must fit the network the processor is used with. Sines and cosines count twice.
+        """
+        codec = self._codec(tag)
+        return codec.state_columns, codec.action_columns
+
+    def neutral_state(self, tag: str) -> dict[str, NDArray[np.float32]]:
+        """A state {key: float32 [1, T, D]} that encodes and decodes without error, for a run without a robot.
+
+        Zeros, except where an action is relative to a pose: that pose is the identity.
+        """
+        return self._codec(tag).neutral_state()
+
     # -- observation to inputs --
 
     def encode(self, observation: Mapping[str, Any], tag: str, *, pixels: PixelType = "float32") -> Inputs:
@@ -198,7 +213,7 @@ class Gr00tProcessor:
 
         Raises:
             ObservationError: shapes do not fit, or the state is not usable.
-            Gr00tError: the output holds non-finite values.
+            Gr00tError: the output holds non-finite values, or a pose without orientation.
         """
         if isinstance(normalized, torch.Tensor):
             normalized = normalized.detach().float().cpu().numpy()

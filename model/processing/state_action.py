@@ -93,6 +93,17 @@ class StateActionCodec:
         """Columns that are not padding in an action row."""
         return sum(codec.columns for codec in self.actions)
 
+    def neutral_state(self) -> dict[str, Float32]:
+        """A state {key: [1, T, D]} that every rule accepts: zeros, no rotation where zeros are no pose."""
+        layouts = {codec.relative_to: codec.pose_layout for codec in self.actions if codec.pose_layout}
+        neutral = {}
+        for codec in self.states:
+            values = np.zeros((1, self.state_steps, codec.width), np.float32)
+            if codec.key in layouts:
+                values[:] = poses.from_transforms(np.eye(4), layouts[codec.key])
+            neutral[codec.key] = values
+        return neutral
+
     def encode_state(self, state: Mapping[str, Any], padded_width: int) -> Float32:
         """State groups {key: [B, T, D]} to [B, T, padded_width], zeros on the right.
 
@@ -142,7 +153,7 @@ class StateActionCodec:
 
         Raises:
             ObservationError: the array is too small, or the state that relative keys need is not usable.
-            Gr00tError: the array holds non-finite values.
+            Gr00tError: the array holds non-finite values, or a pose without orientation.
         """
         values = np.asarray(normalized, np.float64)
         if values.ndim != 3 or values.shape[1] < self.action_steps or values.shape[2] < self.action_columns:
@@ -175,13 +186,24 @@ class StateActionCodec:
         return {key: values[:, -1:] for key, values in checked.items()}
 
     def _relate(self, codec: KeyCodec, values: Float64, reference: Float64, forward: bool) -> Float64:
-        if codec.pose_layout is None:
+        layout = codec.pose_layout
+        if layout is None:
             return values - reference if forward else values + reference
-        relate = poses.to_relative if forward else poses.to_absolute
-        try:
-            return relate(values, reference, codec.pose_layout)
-        except Gr00tError as error:
-            raise ObservationError(f"action {codec.key} against state {codec.relative_to}: {error}") from None
+        anchor = _transforms(reference, layout, f"state {codec.relative_to}", ObservationError)
+        if forward:
+            moved = _transforms(values, layout, f"action {codec.key}", ObservationError)
+            return poses.from_transforms(poses.invert(anchor) @ moved, layout)
+        # Here it is the network that gave no direction: nothing is wrong with the observation.
+        moved = _transforms(values, layout, f"the network's output for {codec.key}", Gr00tError)
+        return poses.from_transforms(anchor @ moved, layout)
+
+
+def _transforms(values: Float64, layout: str, name: str, error: type[Gr00tError]) -> Float64:
+    """Poses as 4x4 transforms; one without orientation is ``error`` with ``name``."""
+    try:
+        return poses.to_transforms(values, layout)
+    except Gr00tError as problem:
+        raise error(f"{name} has {problem}") from None
 
 
 def check_groups(

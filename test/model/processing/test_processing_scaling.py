@@ -228,8 +228,40 @@ def test_a_decoded_pose_without_orientation_is_refused_with_its_key() -> None:
         width=9,
     )
     state = np.tile([0, 0, 0, 1, 0, 0, 0, 1, 0.0], (1, 2, 1))
-    with pytest.raises(ObservationError, match=r"action arm against state arm.*no orientation"):
+    with pytest.raises(Gr00tError, match="the network's output for arm has no orientation") as caught:
         codec.decode_action(np.zeros((1, STEPS, 9)), {"arm": state})
+    assert not isinstance(caught.value, ObservationError), "nothing is wrong with the observation"
+    with pytest.raises(ObservationError, match="state arm has no orientation"):
+        codec.decode_action(np.ones((1, STEPS, 9)), {"arm": np.zeros((1, 2, 9))})
+    with pytest.raises(ObservationError, match="action arm has no orientation"):
+        codec.encode_action({"arm": np.zeros((1, STEPS, 9))}, {"arm": state}, 16, 16)
+
+
+@pytest.mark.parametrize("layout", ["XYZ_ROT6D", "XYZ_ROTVEC"])
+def test_a_neutral_state_suits_poses(layout: str) -> None:
+    width = poses.WIDTHS[layout]
+    codec = codec_for(
+        ActionConfig("RELATIVE", "EEF", layout),
+        {"relative_action": KeyStatistics.from_limits(-np.ones(width), np.ones(width))},
+        width=width,
+    )
+    state = codec.neutral_state()
+    assert state["arm"].dtype == np.float32
+    expected = [0, 0, 0, 1, 0, 0, 0, 1, 0] if width == 9 else [0] * 6
+    assert state["arm"].tolist() == [[expected] * 2]
+    pose = np.arange(width) / 10 - 0.35
+    normalized = np.broadcast_to(pose, (1, STEPS, width))
+    found = poses.to_transforms(codec.decode_action(normalized, state)["arm"][0, 0].astype(float), layout)
+    np.testing.assert_allclose(found, poses.to_transforms(pose, layout), atol=1e-6)
+
+
+def test_a_neutral_state_is_zero_elsewhere_and_honours_the_switch_for_relative_actions() -> None:
+    limits = KeyStatistics.from_limits(-np.ones(9), np.ones(9))
+    pose = ActionConfig("RELATIVE", "EEF", "XYZ_ROT6D")
+    absolute = codec_for(pose, {"action": limits}, width=9, options=ScalingOptions(use_relative_action=False))
+    for codec in (absolute, codec_for(ActionConfig("RELATIVE"), {"relative_action": limits}, width=9)):
+        assert codec.neutral_state()["arm"].tolist() == [[[0.0] * 9] * 2]
+        codec.decode_action(np.zeros((1, STEPS, 9)), codec.neutral_state())
 
 
 LIMITS = KeyStatistics.from_limits([-1.0] * 3, [1.0] * 3)

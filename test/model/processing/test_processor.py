@@ -74,6 +74,18 @@ def test_a_robot_described_in_python_needs_no_files() -> None:
     assert (inputs["input_ids"] == 151669).sum() == 162
 
 
+def test_columns_are_what_the_network_must_hold() -> None:
+    assert made_in_python().columns(TAG) == (11, 6)
+    assert made_in_python(apply_sincos_state_encoding=False).columns(TAG) == (6, 6)
+
+
+def test_a_neutral_state_encodes() -> None:
+    processor = made_in_python()
+    state = processor.neutral_state(TAG)
+    assert {key: values.shape for key, values in state.items()} == {"arm": (1, 1, 5), "gripper": (1, 1, 1)}
+    processor.encode(observation(state=state), TAG)
+
+
 def test_training_inputs_hold_normalized_actions_and_their_mask() -> None:
     inputs = made_in_python().encode_training(observation(2), actions(2), TAG, np.random.default_rng(0))
     assert inputs["action"].dtype == inputs["action_mask"].dtype == torch.float32
