@@ -3,7 +3,8 @@
 
 ROS time is the system's clock or simulated time; both can be set while a robot runs. Everything that is
 placed by stamps (frames, joint states, chunks) is meaningless after such a jump. The policy and the
-executor each keep one :class:`ClockWatch` and ask it before they use a stamp.
+executor each keep one :class:`ClockWatch` and ask it often: before they use a stamp, and with every message
+or period, since a simulation that is faster than real time looks like a jump when asked too seldom.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ MAX_STANDSTILL_S = 0.5
 
 
 class ClockWatch:
-    """Compares ROS time with monotonic time from one check to the next. One thread."""
+    """Compares ROS time with monotonic time from one check to the next. Not thread safe: both times are to
+    be read under the caller's lock, or they come out of order."""
 
     def __init__(self) -> None:
         self._last: tuple[int, int] | None = None  # ROS time, monotonic time

@@ -94,6 +94,7 @@ class ObservationBuilder:
         self._by_topic: dict[str, list[SampleBuffer]] = {}
         for buffer in self._buffers:
             self._by_topic.setdefault(buffer.source.topic, []).append(buffer)
+        self._heard: set[str] = set()  # paths of the sources that ever had a sample
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -123,11 +124,14 @@ class ObservationBuilder:
                 return False
             return any(b.has(stamps[-2]) and not b.has(stamps[-1]) for b in self._buffers)
 
-    def add(self, topic: str, msg: Any, receive_ns: int) -> None:
-        """Take one message. ``receive_ns`` is node time at its arrival (in a bag, its recorded time).
+    def add(self, topic: str, msg: Any, receive_ns: int) -> bool:
+        """Take one message; whether it was of use. ``receive_ns`` is node time at its arrival (in a bag, its
+        recorded time).
 
         Only headers and joint values are looked at; images are decoded by ``assemble``. Raises MessageError
-        for a message that is refused, which then has no effect at all.
+        for a message that is refused, which then has no effect at all. A message with none of a topic's
+        joints is refused only as long as one of the topic's sources has never had any: then a name is
+        probably misspelt; later it is another publisher of the same topic, which is nothing to tell.
         """
         buffers = self._by_topic.get(topic)
         if buffers is None:
@@ -136,12 +140,16 @@ class ObservationBuilder:
             stamp = buffers[0].stamp_of(msg, receive_ns)
             samples = [(buffer, buffer.read(msg)) for buffer in buffers]
             if all(sample is None for _, sample in samples):
+                if all(buffer.path in self._heard for buffer in buffers):
+                    return False
                 joints = [joint for buffer in buffers for joint in getattr(buffer.source, "joints", ())]
                 names = ", ".join(msg.name) or "no joints"
                 raise MessageError(f"{topic}: the message has none of {', '.join(joints)}; it has {names}")
             for buffer, sample in samples:
                 if sample is not None:
                     buffer.insert(stamp, *sample)
+                    self._heard.add(buffer.path)
+        return True
 
     def assemble(self, now_ns: int, instruction: str) -> Observation:
         """The newest observation at node time ``now_ns``.

@@ -9,6 +9,7 @@ and when nothing fresh is there nothing is handed on, and why is told once.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -137,6 +138,8 @@ class Planner:
         self._topics = {path: source.topic for path, source in robot.sources()}
         self._stale_after_ns = round(max(camera.max_age for camera in robot.video.values()) * 1e9)
         self._clock = ClockWatch()
+        self._clock_lock = threading.Lock()
+        self._jumped = threading.Event()  # since the last cycle
         self._sequence = 0
         self._used_ns: int | None = None  # t_obs of the last observation used
         self._skipped_ns: int | None = None  # newest frame when a skip was last counted
@@ -161,21 +164,27 @@ class Planner:
         """Ends the thread; whether it ended in time. A chunk still being computed is never published."""
         self._running = False
         self._wake.set()
-        if self._thread.is_alive():
+        if self.busy:
             self._thread.join(JOIN_TIMEOUT_S)
-        return not self._thread.is_alive()
+        return not self.busy
+
+    @property
+    def busy(self) -> bool:
+        """Whether the thread lives; after a ``stop`` in vain, until its inference has ended."""
+        return self._thread.is_alive()
 
     def add(self, topic: str, message: Any) -> None:
         """Takes a message of any source; one that is refused is told about once."""
+        now_ns = self._now()
         try:
-            self._builder.add(topic, message, self._now_ns())
+            used = self._builder.add(topic, message, now_ns)
         except MessageError as error:
             text = one_line(error)
             self._refused[topic] = text
             self.progress.skipped["refused message"] += 1
             self._refusals.add(f"{topic} {without_numbers(text)}", f"message refused: {text}")
             return
-        if self._refused.pop(topic, None) is not None:
+        if used and self._refused.pop(topic, None) is not None:
             self._refusals.remove(f"{topic} ")
         newest = self._builder.newest_frame_ns
         if newest != self._seen_ns:
@@ -185,30 +194,53 @@ class Planner:
         elif self._gathering:
             self._wake.set()
 
+    # Both threads.
+
+    def _now(self) -> int:
+        """ROS time, watched: a jump drops all that is stored.
+
+        Asked with every message, not only once a cycle: over an inference of a second, a simulation at twice
+        real time gains as much as a real jump. Both clocks are read inside the lock, so that the watch sees
+        them in order.
+        """
+        with self._clock_lock:
+            now_ns = self._now_ns()
+            jump = self._clock.check(now_ns, time.monotonic_ns())
+            if jump:
+                self._builder.clear()
+                self._jumped.set()
+        if jump:
+            self._refusals.add(f"clock {without_numbers(jump)}", f"{jump}: all stored messages are dropped")
+            self._refusals.remove("clock ")
+        return now_ns
+
     # The worker thread.
 
     def _run(self) -> None:
         while self._running:
-            wait = self._due - time.monotonic()
-            if self._rate() > 0.0 and wait > 0.0:
-                time.sleep(min(wait, IDLE_S))
-                continue
-            self._wake.clear()
             try:
-                self._cycle()
+                self._turn()
             except Exception as error:  # the thread must outlive whatever one observation does to it
-                self._fault("planning failed", error)
-            self._wake.wait(GATHER_S if self._gathering else IDLE_S)
+                with contextlib.suppress(Exception):  # and whatever happens while that is told
+                    self._fault("planning failed", error)
+                self._wake.wait(IDLE_S)
+
+    def _turn(self) -> None:
+        """One round of the thread: a cycle, when it is time for one, and a wait."""
+        wait = self._due - time.monotonic()
+        if self._rate() > 0.0 and wait > 0.0:
+            time.sleep(min(wait, IDLE_S))
+            return
+        self._wake.clear()
+        self._cycle()
+        self._wake.wait(GATHER_S if self._gathering else IDLE_S)
 
     def _cycle(self) -> None:
         """One attempt at a chunk."""
-        now_ns = self._now_ns()
-        jump = self._clock.check(now_ns, time.monotonic_ns())
-        if jump:
-            self._builder.clear()
+        now_ns = self._now()
+        if self._jumped.is_set():
+            self._jumped.clear()
             self._used_ns = self._skipped_ns = None
-            self._refusals.add(f"clock {without_numbers(jump)}", f"{jump}: all stored messages are dropped")
-            self._refusals.remove("clock ")
         newest_ns = self._builder.newest_frame_ns
         if (
             newest_ns is not None
@@ -227,7 +259,9 @@ class Planner:
             return
         except MessageError as error:
             self.progress.skipped["damaged frame"] += 1
-            self._refusals.add(f"frame {without_numbers(str(error))}", f"frame refused: {one_line(error)}")
+            text = f"frame refused: {one_line(error)}"
+            self._refusals.add(f"frame {without_numbers(text)}", text)
+            self._enter(State.WAITING, text)
             return
         if self._used_ns is not None and observation.t_obs_ns <= self._used_ns:
             return
@@ -325,4 +359,9 @@ class Planner:
         news = state != progress.state or without_numbers(reason) != without_numbers(progress.reason)
         progress.state, progress.reason = state, reason
         if news and self._running:
-            self._changed()
+            try:
+                self._changed()
+            except Exception as error:  # the status comes again by itself; planning does not depend on it
+                self._refusals.add("status", f"the change of state could not be told: {one_line(error)}")
+            else:
+                self._refusals.remove("status")

@@ -152,7 +152,7 @@ class ManagedNode(LifecycleNode):
         undo()
         return TransitionCallbackReturn.FAILURE
 
-    def _LifecycleNodeMixin__change_state(self, transition_id: int) -> TransitionCallbackReturn:
+    def _LifecycleNodeMixin__change_state(self, transition_id: int) -> TransitionCallbackReturn:  # noqa: N802
         """Every transition, asked for by service or by ``trigger_*``.
 
         rclpy's private method of this name is all that stands between the service and the state machine. In

@@ -88,6 +88,7 @@ class PolicyNode(ManagedNode):
         self._robot: RobotConfig | None = None
         self._policy: Gr00tPolicy | None = None
         self._planner: Planner | None = None
+        self._ending: Planner | None = None  # of the last session, when its inference outlived it
         self._instruction: Instruction | None = None
         self._chunks: Publisher | None = None
         self._inputs: list[Subscription] = []
@@ -128,6 +129,10 @@ class PolicyNode(ManagedNode):
         assert robot is not None
         assert policy is not None
         assert instruction is not None
+        if self._ending is not None and self._ending.busy:
+            # A network takes one inference at a time.
+            raise Gr00tRosError("an inference of the last session still runs; try again when it has ended")
+        self._ending = None
         builder = ObservationBuilder(robot, policy.modality)
         # Nanoseconds since 1970 grow from start to start, also when the process is a new one.
         self._session = max(self._session + 1, time.time_ns())
@@ -171,6 +176,7 @@ class PolicyNode(ManagedNode):
         self._inputs = []
         planner, self._planner = self._planner, None
         if planner is not None and not planner.stop():
+            self._ending = planner
             self.get_logger().error("an inference still runs and cannot be ended; its result will be dropped")
         if self.context.ok():
             self._publish_status()

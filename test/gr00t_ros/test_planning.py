@@ -5,96 +5,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from gr00t_ros.chunk import Chunk
-from gr00t_ros.observation import MAX_INSTRUCTION_CHARS, ObservationBuilder
-from gr00t_ros.planning import Instruction, Planner, State
-from support_messages import compressed_image, grey_image, joint_state, modality
-from support_robots import small_config
-
-ROBOT = small_config()
-MODALITY = modality(["front", "wrist"], ["arm", "gripper"], ["arm", "gripper"])
-FRONT, WRIST, JOINTS = "/camera/front/image_raw", "/camera/wrist/image_raw/compressed", "/joint_states"
-PIXELS = np.zeros((4, 6, 3), np.uint8)
-
-
-class FakePolicy:
-    """Remembers what it saw; takes ``latency_s``; does what ``behave`` says."""
-
-    def __init__(self) -> None:
-        self.seen: list[dict[str, Any]] = []
-        self.latency_s = 0.0
-        self.behave: Callable[[], np.ndarray] = lambda: np.zeros((1, 16, 2), np.float32)
-        self.release = threading.Event()
-        self.release.set()
-
-    def get_action(
-        self, observation: Mapping[str, Any], *, t_obs_ns: int, seed: int
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        self.seen.append({"t_obs_ns": t_obs_ns, "seed": seed, **observation})
-        time.sleep(self.latency_s)
-        assert self.release.wait(20.0)
-        arm = self.behave()
-        timing = {"processing_s": 0.001, "inference_s": 0.002, "decoding_s": 0.003}
-        return {"arm": arm, "gripper": np.zeros((1, 16, 1), np.float32)}, {"timing": timing}
-
-
-class Bench:
-    """A running planner with its inputs and outputs in reach."""
-
-    def __init__(self, rate: float = 0.0, session: int = 7) -> None:
-        self.policy = FakePolicy()
-        self.instruction = Instruction("say it")
-        self.chunks: list[Chunk] = []
-        self.told: list[str] = []
-        self.states: list[State] = []
-        self.rate = rate
-        self.offset_ns = 0
-        self.planner = Planner(
-            ROBOT,
-            self.policy,
-            ObservationBuilder(ROBOT, MODALITY),
-            self.instruction,
-            delta0=0,
-            session=session,
-            seed=3,
-            rate=lambda: self.rate,
-            now_ns=self.now_ns,
-            publish=self.chunks.append,
-            changed=lambda: self.states.append(self.planner.progress.state),
-            warn=self.told.append,
-            grace_s=0.15,
-        )
-
-    def now_ns(self) -> int:
-        return time.time_ns() + self.offset_ns
-
-    def feed(self, seconds: float = 0.0, *, joints: Any = None, skip: tuple[str, ...] = ()) -> None:
-        """All sources once, or at 30 Hz for a while."""
-        end = time.monotonic() + seconds
-        while True:
-            now = self.now_ns()
-            if JOINTS not in skip:
-                state = {"shoulder": 0.1, "elbow": 0.2, "gripper": 0.3} if joints is None else joints
-                self.planner.add(JOINTS, joint_state(state, now))
-            if WRIST not in skip:
-                self.planner.add(WRIST, compressed_image(PIXELS, stamp_ns=now))
-            if FRONT not in skip:
-                self.planner.add(FRONT, grey_image(9, now))
-            if time.monotonic() >= end:
-                return
-            time.sleep(1 / 30)
-
-    def wait(self, condition: Callable[[], Any], timeout: float = 20.0) -> None:
-        end = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < end, (self.planner.progress, self.told)
-            time.sleep(0.005)
+from gr00t_ros.observation import MAX_INSTRUCTION_CHARS
+from gr00t_ros.planning import State
+from support_messages import compressed_image, grey_image, joint_state
+from support_planning import FRONT, JOINTS, PIXELS, ROBOT, WRIST, Bench
 
 
 @pytest.fixture
@@ -242,6 +161,51 @@ def test_a_damaged_frame_is_one_sentence_and_the_next_one_is_used(bench: Bench) 
     bench.wait(lambda: bench.chunks)
 
 
+def test_a_camera_that_turns_to_rubbish_is_told_in_the_status(bench: Bench) -> None:
+    bench.instruction.set("go")
+    bench.feed(0.3)
+    bench.wait(lambda: bench.planner.progress.state == State.RUNNING)
+    for i in range(100):
+        now = bench.now_ns()
+        bench.planner.add(JOINTS, joint_state({"shoulder": 0.1, "elbow": 0.2, "gripper": 0.3}, now))
+        bench.planner.add(WRIST, compressed_image(PIXELS, stamp_ns=now))
+        rubbish = compressed_image(PIXELS, "jpeg", now)
+        rubbish.data = b"\xff\xd8\xff" + bytes(500) + b"\xff\xd9"
+        bench.planner.add(FRONT, rubbish)
+        if i > 5 and bench.planner.progress.state == State.WAITING:
+            break
+        time.sleep(0.02)
+    assert bench.planner.progress.state == State.WAITING
+    assert "video.front" in bench.planner.progress.reason
+    assert bench.states[-1] == State.WAITING
+    bench.feed(0.2)
+    bench.wait(lambda: bench.planner.progress.state == State.RUNNING)
+
+
+def test_another_publisher_on_a_shared_topic_is_nothing_to_tell(bench: Bench) -> None:
+    bench.instruction.set("go")
+    bench.feed()
+    for _ in range(10):
+        bench.feed()
+        bench.planner.add(JOINTS, joint_state({"wheel": 1.0}, bench.now_ns()))
+        time.sleep(0.02)
+    bench.wait(lambda: bench.planner.progress.state == State.RUNNING)
+    assert bench.told == []
+    assert "refused message" not in bench.planner.progress.skipped
+
+
+def test_another_publisher_does_not_hide_that_ours_is_refused(bench: Bench) -> None:
+    bench.instruction.set("go")
+    bench.feed()
+    for _ in range(20):
+        bench.feed(joints={"shoulder": float("nan"), "elbow": 0.0, "gripper": 0.0})
+        bench.planner.add(JOINTS, joint_state({"wheel": 1.0}, bench.now_ns()))
+        time.sleep(0.03)
+    bench.wait(lambda: bench.planner.progress.state == State.WAITING)
+    assert "nan" in bench.planner.progress.reason
+    assert sum("nan" in line for line in bench.told) == 1
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "   ", "x" * (MAX_INSTRUCTION_CHARS + 1), "x" * 10_000, "?!"],
@@ -283,6 +247,66 @@ def test_a_clock_jump_drops_what_was_stored_and_goes_on(bench: Bench, jump_s: fl
     assert abs(bench.chunks[-1].t_obs_ns - bench.now_ns()) < 5e9
 
 
+def test_a_simulation_faster_than_real_time_is_no_jump_however_long_an_inference_takes(bench: Bench) -> None:
+    bench.instruction.set("go")
+    bench.pace = 4.0
+    bench.policy.latency_s = 0.5
+    bench.feed(2.0)
+    bench.wait(lambda: len(bench.chunks) >= 2)
+    assert not any("jumped" in line for line in bench.told)
+
+
+def test_what_came_after_a_jump_during_an_inference_is_kept(bench: Bench) -> None:
+    bench.instruction.set("go")
+    bench.policy.release.clear()
+    bench.feed()
+    bench.wait(lambda: bench.policy.seen)
+    bench.offset_ns = -100_000_000_000
+    bench.feed()
+    bench.policy.release.set()
+    bench.wait(lambda: len(bench.chunks) == 2)
+    assert bench.chunks[1].t_obs_ns < bench.chunks[0].t_obs_ns
+    assert sum("jumped back" in line for line in bench.told) == 1
+
+
+def test_a_status_that_cannot_be_told_stops_no_chunk(bench: Bench) -> None:
+    def fail() -> None:
+        raise RuntimeError("publisher is gone")
+
+    bench.changed = fail
+    bench.instruction.set("go")
+    bench.feed(0.3)
+    bench.wait(lambda: len(bench.chunks) > 3)
+    assert sum("publisher is gone" in line for line in bench.told) == 1
+
+
+def test_the_thread_outlives_a_rate_that_cannot_be_read(bench: Bench) -> None:
+    bench.instruction.set("go")
+    bench.rate = -1.0
+    bench.wait(lambda: bench.planner.progress.state == State.FAULT)
+    assert "no rate" in bench.planner.progress.reason
+    bench.rate = 0.0
+    bench.feed(0.1)
+    bench.wait(lambda: bench.planner.progress.state == State.RUNNING)
+
+
+def test_the_thread_outlives_a_log_that_fails(bench: Bench) -> None:
+    works, asked = bench.policy.behave, []
+
+    def warn(text: str) -> None:
+        asked.append(text)
+        raise OSError("disk full")
+
+    bench.planner._refusals._tell = warn
+    bench.policy.behave = lambda: np.full((1, 16, 2), np.nan, np.float32)
+    bench.instruction.set("go")
+    bench.feed(0.2)
+    bench.wait(lambda: asked)
+    bench.policy.behave = works
+    bench.feed(0.1)
+    bench.wait(lambda: bench.chunks)
+
+
 def test_a_fault_is_told_once_and_the_next_observation_is_tried(bench: Bench) -> None:
     def fail() -> np.ndarray:
         raise RuntimeError(f"out of memory at {len(bench.policy.seen)}")
@@ -309,6 +333,22 @@ def test_actions_that_are_not_finite_are_never_published(bench: Bench, value: fl
     bench.wait(lambda: bench.planner.progress.state == State.FAULT)
     assert bench.chunks == []
     assert "not finite" in bench.planner.progress.reason
+
+
+def test_a_planner_is_busy_until_an_inference_that_outlived_it_has_ended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gr00t_ros.planning.JOIN_TIMEOUT_S", 0.05)
+    bench.instruction.set("go")
+    bench.policy.release.clear()
+    bench.feed()
+    bench.wait(lambda: bench.policy.seen)
+    assert not bench.planner.stop()
+    assert bench.planner.busy
+    bench.policy.release.set()
+    bench.wait(lambda: not bench.planner.busy)
+    assert bench.planner.stop()
+    assert bench.chunks == []
 
 
 def test_a_chunk_that_is_ready_after_the_stop_is_not_published(bench: Bench) -> None:

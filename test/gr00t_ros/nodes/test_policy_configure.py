@@ -7,13 +7,16 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import support_checkpoints as checkpoints
-from support_processes import REPO, ProcessStarter, RosGraph, claim_domain
-from support_topics import ROBOT, NodeUnderTest
+from support_messages import grey_image, joint_state, modality
+from support_planning import FakePolicy
+from support_processes import REPO, ProcessStarter, RosGraph, claim_domain, ros_environment
+from support_topics import FRONT, JOINTS, ROBOT, WRIST, NodeUnderTest
 
 pytestmark = pytest.mark.ros
 
@@ -148,3 +151,48 @@ def test_a_signal_ends_a_node_that_is_loading(processes: ProcessStarter, number:
     assert process.stop(number) == 0, process.output
     assert "loaded" not in process.output
     assert "Traceback" not in process.output
+
+
+def test_no_session_begins_while_an_inference_of_the_last_one_runs(
+    domain: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, since no network is slow enough on demand."""
+    import rclpy
+
+    from gr00t_ros.nodes.policy_node import PolicyNode
+    from gr00t_ros.planning import Planner
+
+    policy: Any = FakePolicy()
+    policy.release.clear()
+    policy.modality = modality(["front", "wrist"], ["arm", "gripper"], ["arm", "gripper"])
+    policy.choice = SimpleNamespace(backend="fake", device="cpu", precision="float32")
+    policy.directory, policy.untrained = "nowhere", False
+    monkeypatch.setattr(PolicyNode, "_load", lambda self, robot: policy)
+    monkeypatch.setattr("gr00t_ros.planning.JOIN_TIMEOUT_S", 0.05)
+    arguments = ["--ros-args", "-p", "checkpoint:=x", "-p", "instruction:=go"]
+    for key, value in ros_environment(domain).items():
+        monkeypatch.setenv(key, value)
+    rclpy.init(args=[*arguments, "--params-file", str(REPO / "config/robots/so101.yaml")])
+    node = PolicyNode()
+    try:
+        assert node.trigger_configure().name == "SUCCESS"
+        assert node.trigger_activate().name == "SUCCESS"
+        planner = node._planner
+        assert isinstance(planner, Planner)
+        now = node.now_ns()
+        planner.add(JOINTS, joint_state(dict.fromkeys(ROBOT.joints, 0.0), now))
+        for topic in (FRONT, WRIST):
+            planner.add(topic, grey_image(9, now))
+        RosGraph.wait_until(lambda: policy.seen, "an inference")
+        node.trigger_deactivate()
+        assert node.trigger_activate().name == "FAILURE"
+        assert "still runs" in node.problem
+        policy.release.set()
+        RosGraph.wait_until(lambda: not planner.busy, "its end")
+        assert node.trigger_activate().name == "SUCCESS"
+        assert node._planner is not planner
+    finally:
+        policy.release.set()
+        node.close()
+        node.destroy_node()
+        rclpy.shutdown()
