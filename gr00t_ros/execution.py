@@ -22,29 +22,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gr00t_ros.chunk import Chunk, check_chunk
 from gr00t_ros.clockwatch import ClockWatch
-from gr00t_ros.commands import GroupCommand, monotone_velocities, single_point
+from gr00t_ros.commands import GroupCommand
 from gr00t_ros.errors import ChunkRefused, MessageError, UnsafeCommand
+from gr00t_ros.motion import GroupMotion, point_times
 from gr00t_ros.robot import RobotConfig
-from gr00t_ros.robot_types import JOINT_TRAJECTORY, RECEIVE, ActionGroupConfig
-from gr00t_ros.safety import Filtered, SafetyFilter
-from gr00t_ros.timeline import ACTIVE, EARLY, ENDED, Plan, Sample, Timeline
+from gr00t_ros.robot_types import RECEIVE
+from gr00t_ros.safety import SafetyFilter
+from gr00t_ros.timeline import ACTIVE, EARLY, Plan, Timeline
 
 # A late period may move a joint as far as two on-time ones, no further: catching up is not worth a jump.
 MAX_CATCH_UP_PERIODS = 2.0
 # How far a joint state's stamp may be ahead of this clock. Unbounded, one message from the future would
 # stay fresh for ever; 0.1 s is what badly synchronised clocks on one robot reach.
 MAX_STAMP_AHEAD_S = 0.1
-# Points of a trajectory before it brakes, at most. They fill the first half of the lookahead: enough to
-# bridge some late periods, and no more work at a high rate than at 50 Hz.
-MOVING_POINTS = 5
 # Chunks kept at once: the newest rules, the one before may still be due while the newest starts in the
 # future.
 MAX_CHUNKS = 8
@@ -88,26 +85,21 @@ class Execution:
         self.state = State.WAITING
         self.reason = "no chunk yet"
         self.accepted: tuple[int, int] | None = None  # session, sequence
-        self._groups = tuple(robot.action.values())
         self._joints = robot.joints
-        topic = robot.executor.joint_state_topic
-        self._receive_time = any(x.topic == topic and x.stamp == RECEIVE for x in robot.state.values())
-        self._period_s, self._lookahead_s, self._hold_s = period_s, lookahead_s, hold_s
-        self._spacing_s = max(period_s, lookahead_s / 2.0 / MOVING_POINTS)
-        self._points = max(1, int(lookahead_s / 2.0 / self._spacing_s + 1e-9))
-        self._acceleration = {
-            group.key: np.array([robot.limits[joint].acceleration or np.inf for joint in group.joints])
-            for group in self._groups
-        }
+        self._receive_time = robot.executor_joint_state_stamp == RECEIVE
+        self._period_s = period_s
+        # A hold lasts until everything has come to rest, whatever the parameter says.
+        self._hold_s = max(hold_s, lookahead_s)
+        self._times_ns = [round(t * 1e9) for t in point_times(period_s, lookahead_s)]
         self._timeline = Timeline(MAX_CHUNKS)
         self._filter = SafetyFilter(robot)
+        self._motions = tuple(
+            GroupMotion(group, robot, self._filter, period_s=period_s, lookahead_s=lookahead_s)
+            for group in robot.action.values()
+        )
         self._clock = ClockWatch()
         self._measured: dict[str, tuple[float, int]] = {}  # joint -> position, stamp
-        self._command: dict[str, NDArray[np.float64]] | None = None  # what was last sent, by group
-        self._velocity: dict[str, NDArray[np.float64]] = {}  # at which it was approached
-        # Where and when (ROS time) each group comes to rest when nothing more is sent.
-        self._rest: dict[str, NDArray[np.float64]] = {}
-        self._rest_ns = 0
+        self._silent = False  # the hold is over: nothing is sent until the next motion
         self._hold_until_ns: int | None = None
         self._no_plan = self.reason
         self._last_ns: int | None = None
@@ -190,8 +182,9 @@ class Execution:
         if self.state == State.STOPPED:
             self.state = State.WAITING
             self.reason = self._no_plan = "started, no chunk yet"
-            self._command = None
+            self._fall_silent()
             self._timeline.clear()
+            self.accepted = None
 
     def reset(self, reason: str) -> None:
         """Forgets plans, measurements and commands, as after a pause of unknown length. A stop stays."""
@@ -201,7 +194,9 @@ class Execution:
         self._timeline.clear()
         self.accepted = None
         self._measured.clear()
-        self._command = self._last_ns = self._hold_until_ns = None
+        for motion in self._motions:
+            motion.forget()
+        self._last_ns = self._hold_until_ns = None
         self._clock = ClockWatch()
 
     # What goes out.
@@ -218,20 +213,25 @@ class Execution:
             self.accepted = None
             self._measured.clear()
             self._no_plan = untrusted
+            # What is under way goes on as if one period had passed.
+            for motion in self._motions:
+                motion.shift(round((elapsed_s - self._period_s) * 1e9))
+            elapsed_s = self._period_s
+        dt = min(max(elapsed_s, 0.0), MAX_CATCH_UP_PERIODS * self._period_s)
         if self.state == State.STOPPED:
-            return self._hold(now_ns, mono_ns, brake=True)
+            return self._hold(now_ns, mono_ns, dt, brake=True)
         problem = untrusted or self._clock.standing(now_ns, mono_ns) or self._joint_problem(now_ns)
         if problem:
-            return self._suspend(problem, now_ns, mono_ns, brake=True)
+            return self._suspend(problem, now_ns, mono_ns, dt, brake=True)
         sample = self._timeline.sample(now_ns)
         if sample.status != ACTIVE:
             reason = "the plan starts later" if sample.status == EARLY else self._no_plan
-            return self._suspend(reason, now_ns, mono_ns, brake=False)
+            return self._suspend(reason, now_ns, mono_ns, dt, brake=False)
         try:
-            commands = self._move(now_ns, min(max(elapsed_s, 0.0), MAX_CATCH_UP_PERIODS * self._period_s))
+            commands = self._move(now_ns, dt)
         except UnsafeCommand as error:
             self.stop(str(error))
-            return self._hold(now_ns, mono_ns, brake=True)
+            return self._hold(now_ns, mono_ns, dt, brake=True)
         self.state, self.reason, self._hold_until_ns = State.EXECUTING, "", None
         self.counters.commands_sent += len(commands)
         return commands
@@ -249,107 +249,53 @@ class Execution:
     def _move(self, now_ns: int, dt: float) -> tuple[GroupCommand, ...]:
         """One command for every group, on the timeline and inside the limits. After UnsafeCommand nothing of
         it is kept."""
-        times_s = np.arange(self._points + 1, dtype=np.float64) * self._spacing_s
-        samples = [self._timeline.sample(now_ns + round(t * 1e9)) for t in times_s]
-        made = [self._move_group(group, samples, times_s, dt) for group in self._groups]
-        self._command = {group.key: move.position for group, move in zip(self._groups, made, strict=True)}
-        self._velocity = {group.key: move.velocity for group, move in zip(self._groups, made, strict=True)}
-        self._rest = {group.key: move.rest for group, move in zip(self._groups, made, strict=True)}
-        self._rest_ns = now_ns + round(self._lookahead_s * 1e9)
+        samples = [self._timeline.sample(now_ns + ahead) for ahead in self._times_ns]
+        positions = {joint: self._measured[joint][0] for joint in self._joints}
+        if self._silent:
+            for motion in self._motions:
+                motion.resume(positions, now_ns)
+        made = [motion.follow(samples, positions, now_ns, dt) for motion in self._motions]
+        for motion, move in zip(self._motions, made, strict=True):
+            motion.sent(move.last)
+        self._silent = False
         self.counters.commands_clipped += any(move.clipped for move in made)
         return tuple(move.command for move in made)
 
-    def _move_group(
-        self, group: ActionGroupConfig, samples: list[Sample], times_s: NDArray[np.float64], dt: float
-    ) -> _Move:
-        """The command of one group: where it should be now and, for a trajectory, a little ahead."""
-        key, measured = group.key, self._measured_positions(group)
-        previous = None if self._command is None else self._command[key]
-        velocity = self._velocity[key] if previous is not None else np.zeros(group.width)
-        points: list[Filtered] = []
-        for sample in samples if group.interface == JOINT_TRAJECTORY else samples[:1]:
-            target, target_velocity = _target(sample, key, previous)
-            step = self._filter.apply(group.joints, target, previous, measured, dt)
-            if (np.abs(step.velocities - velocity) > self._acceleration[key] * dt + 1e-9).any():
-                # Only what would accelerate too much is smoothed: a plan that keeps the limits is executed to
-                # the letter.
-                step = self._filter.apply(
-                    group.joints,
-                    target,
-                    previous,
-                    measured,
-                    dt,
-                    previous_velocity=velocity,
-                    target_velocity=target_velocity,
-                )
-            if dt == 0.0:  # time has not moved since the last period, so the joint keeps its speed
-                step = replace(step, velocities=velocity)
-            points.append(step)
-            previous, velocity, dt = step.values, step.velocities, self._spacing_s
-        first, clipped = points[0], any(point.clipped for point in points)
-        if group.interface != JOINT_TRAJECTORY:
-            command = single_point(group, first.values, 0.0)
-            return _Move(first.values, first.velocities, first.values, clipped, command)
-        # From the last moving point on: constant deceleration over the time that is left.
-        braking_s = self._lookahead_s - times_s[-1]
-        end = previous + velocity * braking_s / 2.0
-        rest = self._filter.apply(group.joints, end, previous, measured, braking_s).values
-        positions = np.stack([*(point.values for point in points), rest])
-        due = np.append(times_s, self._lookahead_s)
-        velocities = monotone_velocities(positions, due)
-        command = GroupCommand(group, positions[1:], velocities[1:], due[1:])
-        return _Move(first.values, first.velocities, rest, clipped, command)
-
-    def _suspend(self, reason: str, now_ns: int, mono_ns: int, *, brake: bool) -> tuple[GroupCommand, ...]:
+    def _suspend(
+        self, reason: str, now_ns: int, mono_ns: int, dt: float, *, brake: bool
+    ) -> tuple[GroupCommand, ...]:
         """Nothing may move now, for ``reason``."""
         if self.state == State.EXECUTING:
             self.counters.stops += 1
         if self.state != State.WAITING:
             self.state = State.HOLDING
         self.reason = reason
-        return self._hold(now_ns, mono_ns, brake=brake)
+        return self._hold(now_ns, mono_ns, dt, brake=brake)
 
-    def _hold(self, now_ns: int, mono_ns: int, *, brake: bool) -> tuple[GroupCommand, ...]:
-        """The position to stand at, for a short time; then, and before any command, nothing.
+    def _hold(self, now_ns: int, mono_ns: int, dt: float, *, brake: bool) -> tuple[GroupCommand, ...]:
+        """What ends the motion and keeps its end, for a short time; then, and before any command, nothing.
 
-        A streaming group stands where it was last commanded. A trajectory under way cannot stop in no time:
-        it ends where it would have ended by itself (the plan's last step, when the plan has ended), or with
-        ``brake`` as soon as a constant deceleration over half the lookahead allows.
+        ``brake`` ends it as soon as the limits allow, without it a trajectory ends where it would have ended
+        by itself: at the plan's last step, when the plan has ended.
         """
-        if self._command is None:
+        if self._silent or not all(motion.begun for motion in self._motions):
             return ()
+        first = self._hold_until_ns is None
         if self._hold_until_ns is None:
             self._hold_until_ns = mono_ns + round(self._hold_s * 1e9)
-            if brake:
-                self._brake(now_ns)
-            self._command = dict(self._rest)
-            self._velocity = {key: np.zeros_like(position) for key, position in self._rest.items()}
         elif mono_ns > self._hold_until_ns:
-            # From here on others may move the robot: the next motion starts where it is measured.
-            self._command = None
+            self._fall_silent()
             return ()
-        self.counters.commands_sent += len(self._groups)
-        # Not sooner than half the lookahead: a message that is under way for a while must not be past.
-        due_s = min(max((self._rest_ns - now_ns) / 1e9, self._lookahead_s / 2.0), self._lookahead_s)
-        return tuple(
-            single_point(
-                group, self._command[group.key], due_s if group.interface == JOINT_TRAJECTORY else 0.0
-            )
-            for group in self._groups
-        )
+        self.counters.commands_sent += len(self._motions)
+        return tuple(motion.hold(now_ns, dt, brake=brake and first) for motion in self._motions)
 
-    def _brake(self, now_ns: int) -> None:
-        braking_s = self._lookahead_s / 2.0
-        self._rest_ns = now_ns + round(braking_s * 1e9)
-        for group in self._groups:
-            if group.interface == JOINT_TRAJECTORY and self._command is not None:
-                end = self._command[group.key] + self._velocity[group.key] * braking_s / 2.0
-                low = [self.robot.limits[joint].min for joint in group.joints]
-                high = [self.robot.limits[joint].max for joint in group.joints]
-                self._rest[group.key] = np.clip(end, low, high)
-
-    def _measured_positions(self, group: ActionGroupConfig) -> NDArray[np.float64]:
-        return np.array([self._measured[joint][0] for joint in group.joints])
+    def _fall_silent(self) -> None:
+        """From here on others may move the robot."""
+        if not self._silent:
+            self._silent = True
+            positions = {joint: position for joint, (position, _) in self._measured.items()}
+            for motion in self._motions:
+                motion.leave(positions)
 
     def _joint_problem(self, now_ns: int) -> str:
         """An empty text when every commanded joint was measured lately."""
@@ -363,28 +309,3 @@ class Execution:
         if age_s > limit_s:
             return f"joint states are stale: {oldest} on {topic} is older than {limit_s:g} s"
         return ""
-
-
-@dataclass(frozen=True)
-class _Move:
-    """What one group does in one period. ``position`` and ``velocity`` [D] are those at its instant, ``rest``
-    is where it comes to rest when nothing more is sent."""
-
-    position: NDArray[np.float64]
-    velocity: NDArray[np.float64]
-    rest: NDArray[np.float64]
-    clipped: bool
-    command: GroupCommand
-
-
-def _target(
-    sample: Sample, key: str, previous: NDArray[np.float64] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """Where the plan wants a group, and how fast that place moves: its last step once it has ended,
-    ``previous`` in a gap."""
-    if sample.status == ACTIVE:
-        return sample.values[key], sample.velocities[key]
-    if sample.status == ENDED and sample.chunk is not None:
-        return next(group.values[-1] for group in sample.chunk.groups if group.key == key), None
-    assert previous is not None, "the first sample of a move is active"
-    return previous, None
