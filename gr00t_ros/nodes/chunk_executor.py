@@ -15,6 +15,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -74,9 +75,14 @@ class ChunkExecutor(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("chunk_executor", PARAMETERS)
-        self._lock = threading.Lock()  # guards the execution; held for microseconds
+        # Guards the execution. Held while a message is stored, a period computed (about a millisecond) or the
+        # plan read; messages are read and built outside.
+        self._lock = threading.Lock()
         self._wake = threading.Event()
         self._execution: Execution | None = None
+        # Why it stays stopped until executor/start, also through a cleanup and a new configure.
+        self._stopped = ""
+        self._unmoved = ""  # the reason of the execution's first state
         self._robot: RobotConfig | None = None
         self._thread: threading.Thread | None = None
         self._running = False
@@ -111,6 +117,9 @@ class ChunkExecutor(ManagedNode):
             hold_s=self.parameters["hold_time"],
             enabled=self.parameters["enabled"],
         )
+        self._unmoved = self._execution.reason
+        if self._stopped:
+            self._execution.stop(self._stopped)
         self._period_s = period_s
         self._periods = deque(maxlen=max(1, round(self.parameters["rate"])))
         self._command_publishers = {
@@ -160,7 +169,10 @@ class ChunkExecutor(ManagedNode):
                 self._publish_status()
 
     def cleanup(self) -> None:
-        """Lets go of the command topics."""
+        """Lets go of the command topics. A stop outlives it; that ``enabled`` was false does not."""
+        execution = self._execution
+        if execution is not None and execution.state == State.STOPPED and execution.reason != self._unmoved:
+            self._stopped = execution.reason
         for publisher in self._command_publishers.values():
             self.destroy_lifecycle_publisher(publisher)
         self._command_publishers = {}
@@ -172,12 +184,13 @@ class ChunkExecutor(ManagedNode):
         if self._execution is None:
             return
         try:
-            with self._lock:
-                try:
-                    chunk = chunk_from_msg(message)
-                except ChunkRefused as refusal:
+            try:
+                chunk = chunk_from_msg(message)
+            except ChunkRefused as refusal:
+                with self._lock:
                     self._execution.refuse(str(refusal))
-                    raise
+                raise
+            with self._lock:
                 self._execution.offer(chunk, self.now_ns())
         except ChunkRefused as refusal:
             if self._execution.state == State.STOPPED:
@@ -200,22 +213,25 @@ class ChunkExecutor(ManagedNode):
             self._refusals.remove("joints ")
 
     def _on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._stopped = "stopped by executor/stop"
         with self._lock:
             if self._execution is not None:
-                self._execution.stop("stopped by executor/stop")
+                self._execution.stop(self._stopped)
         self._wake.set()
         response.success = True
-        response.message = "stopped until executor/start" if self._execution is not None else "not configured"
+        response.message = "stopped until executor/start"
         return response
 
     def _on_start(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         with self._lock:
-            if self._execution is not None:
+            # A start is for now: an inactive node that took it would move the robot whenever it is activated.
+            response.success = self.active and self._execution is not None
+            if response.success and self._execution is not None:
+                self._stopped = ""
                 self._execution.start()
         self._wake.set()
-        response.success = self._execution is not None
         response.message = (
-            "waiting for the next chunk" if response.success else "not configured: nothing to start"
+            "waiting for the next chunk" if response.success else "not active: activate the node, then start"
         )
         return response
 
@@ -281,20 +297,24 @@ class ChunkExecutor(ManagedNode):
         execution = self._execution
         if execution is None:
             return
-        message = ExecutorStatus(period=self._period_s)
         with self._lock:
             now_ns = self.now_ns()
-            plan = execution.plan(now_ns)
-            counters = execution.counters
-            message.state, message.reason = int(execution.state), execution.reason
-            if execution.accepted is not None:
-                message.session, message.sequence = execution.accepted
-            message.chunks_accepted = counters.chunks_accepted
-            message.chunks_refused = counters.chunks_refused
-            message.last_refusal = counters.last_refusal
-            message.commands_sent = counters.commands_sent
-            message.commands_clipped = counters.commands_clipped
-            message.stops = counters.stops
+            plan, accepted = execution.plan(now_ns), execution.accepted
+            state, reason = execution.state, execution.reason
+            counters = replace(execution.counters)
+        message = ExecutorStatus(
+            state=int(state),
+            reason=reason,
+            chunks_accepted=counters.chunks_accepted,
+            chunks_refused=counters.chunks_refused,
+            last_refusal=counters.last_refusal,
+            commands_sent=counters.commands_sent,
+            commands_clipped=counters.commands_clipped,
+            stops=counters.stops,
+            period=self._period_s,
+        )
+        if accepted is not None:
+            message.session, message.sequence = accepted
         message.header.stamp = time_msg(now_ns)
         if plan is not None:
             message.plan_start, message.plan_step = time_msg(plan.start_ns), duration_msg(plan.step_ns)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support_processes import REPO, ProcessStarter, RosGraph
-from support_topics import NodeUnderTest
+from support_topics import NodeUnderTest, nanoseconds
 
 pytestmark = pytest.mark.ros
 
@@ -36,6 +36,58 @@ def test_an_impossible_transition_is_refused_and_the_node_works_on(
         assert node.change(way_on)
     assert node.process.stop() == 0, node.process.output
     assert node.since(0, "Traceback") == []
+
+
+WAITING, STOPPED = 0, 3
+
+
+def test_stop_means_stay_stopped_whatever_the_lifecycle_does(
+    processes: ProcessStarter, graph: RosGraph
+) -> None:
+    from std_srvs.srv import Trigger
+
+    from gr00t_ros.msg import ExecutorStatus
+
+    node = executor(processes, graph)
+    status = graph.collect("/executor/status", ExecutorStatus, 10)
+
+    def call(name: str) -> tuple[bool, str]:
+        answer = graph.call(f"/executor/{name}", Trigger)
+        return answer.success, answer.message
+
+    def walk(*transitions: str) -> int:
+        """The state of the executor at the end."""
+        for transition in transitions:
+            assert node.change(transition)
+        now = graph.now_ns()
+        graph.wait_until(
+            lambda: status and nanoseconds(status[-1].header.stamp) > now, "a status after the walk"
+        )
+        return int(status[-1].state)
+
+    assert call("stop") == (True, "stopped until executor/start")  # not even configured
+    assert walk("configure", "activate") == STOPPED
+    assert status[-1].reason == "stopped by executor/stop"
+    assert call("start")[0]
+    assert walk("deactivate", "activate") == WAITING
+    assert call("stop")[0]
+    assert walk("deactivate", "cleanup", "configure", "activate") == STOPPED
+    assert node.change("deactivate")
+    success, message = call("start")
+    assert not success
+    assert "activate the node" in message
+    assert walk("activate") == STOPPED
+    assert call("start")[0]
+    assert walk("deactivate", "cleanup", "configure", "activate") == WAITING
+    # That the parameter kept it still is no stop: the parameter decides again.
+    assert node.change("deactivate")
+    assert node.change("cleanup")
+    assert node.set(enabled=False) == []
+    assert walk("configure", "activate") == STOPPED
+    assert node.change("deactivate")
+    assert node.change("cleanup")
+    assert node.set(enabled=True) == []
+    assert walk("configure", "activate") == WAITING
 
 
 @pytest.mark.parametrize("module", ["chunk_executor", "so101_sim"])
