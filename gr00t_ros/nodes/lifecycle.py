@@ -15,9 +15,11 @@ from typing import Any, ClassVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.timer import Timer
 
 from gr00t_ros.causes import one_line
@@ -61,6 +63,10 @@ class ManagedNode(LifecycleNode):
         self._autostart: Timer | None = None
         if self.parameters["autostart"]:
             self._autostart = self.create_steady_timer(0.0, self._start)
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """As rclpy's, which the parameter services call; see :meth:`Parameters.widened`."""
+        return super().set_parameters_atomically(self.parameters.widened(parameter_list))
 
     # What a subclass fills in.
 

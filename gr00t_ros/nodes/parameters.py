@@ -3,9 +3,9 @@
 
 Both lifecycle nodes describe their parameters as a tuple of :class:`ParameterSpec` and hand it to
 :class:`Parameters`, the one place that declares, checks and reads them. Three habits of plain rclpy are
-made kinder here: a whole number is taken where a real one is expected (``rate: 20``), a misspelt name is
-pointed out instead of ignored, and a parameter that is read at configure time refuses a change that would
-have no effect.
+made kinder here: a whole number is taken where a real one is expected (``rate: 20``, at the start and by
+``ros2 param set``), a misspelt name is pointed out instead of ignored, and a parameter that is read at
+configure time refuses a change that would have no effect.
 """
 
 from __future__ import annotations
@@ -134,6 +134,21 @@ class Parameters:
 
     def __getitem__(self, name: str) -> Any:
         return self._node.get_parameter(self._specs[name].name).value
+
+    def widened(self, parameters: list[Parameter]) -> list[Parameter]:
+        """``parameters`` with whole numbers as real ones where those are declared.
+
+        For the node to call before rclpy compares types. ``dynamic_typing`` would let them through as well,
+        but then the parameter could be deleted, and ``ros2 param describe`` would know no type.
+        """
+        return [
+            Parameter(p.name, Parameter.Type.DOUBLE, float(p.value))
+            if p.type_ == Parameter.Type.INTEGER
+            and p.name in self._specs
+            and isinstance(self._specs[p.name].default, float)
+            else p
+            for p in parameters
+        ]
 
     def robot(self) -> dict[str, Any]:
         """The robot description as flat keys without the prefix: ``{"video.front.topic": "/camera/front",

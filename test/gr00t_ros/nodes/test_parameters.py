@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from support_processes import REPO, ProcessStarter
+from support_processes import REPO, ProcessStarter, RosGraph
 from support_robots import small_robot
+from support_topics import NodeUnderTest
 
 pytestmark = pytest.mark.ros
 
@@ -78,6 +79,23 @@ def test_a_wrong_parameter_at_the_start_is_one_line_and_exit_code_2(processes: P
     assert node.wait() == 2
     assert len(node.lines) == 1, node.output
     assert "parameter rate: got 'fast', expected a number from 10 to 1000 Hz" in node.lines[0]
+
+
+def test_a_whole_number_is_also_taken_while_the_node_runs(processes: ProcessStarter, graph: RosGraph) -> None:
+    from rcl_interfaces.srv import DescribeParameters, GetParameters
+
+    process = processes("gr00t_ros.nodes.chunk_executor")
+    node = NodeUnderTest(process, graph, "/chunk_executor")
+    assert node.set(rate=60) == []
+    request = GetParameters.Request(names=["rate"])
+    value = graph.call("/chunk_executor/get_parameters", GetParameters, request).values[0]
+    assert (value.type, value.double_value) == (3, 60.0)
+    described = graph.call(
+        "/chunk_executor/describe_parameters", DescribeParameters, DescribeParameters.Request(names=["rate"])
+    )
+    assert described.descriptors[0].type == 3, "tools still see a real number"
+    assert "range" in node.set(rate=5)[0]
+    assert len(node.set(enabled=1)) == 1
 
 
 def test_an_unknown_argument_is_one_line_and_exit_code_2(processes: ProcessStarter) -> None:
