@@ -351,8 +351,8 @@ class Planner:
     def _fault(self, what: str, error: Exception) -> None:
         text = f"{what}: {type(error).__name__}: {one_line(error)}"
         self.progress.skipped[what] += 1
-        self._refusals.add(f"fault {without_numbers(text)}", text)
         self._enter(State.FAULT, text)
+        self._refusals.add(f"fault {without_numbers(text)}", text)
 
     def _enter(self, state: State, reason: str) -> None:
         progress = self.progress

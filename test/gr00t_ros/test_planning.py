@@ -302,6 +302,7 @@ def test_the_thread_outlives_a_log_that_fails(bench: Bench) -> None:
     bench.instruction.set("go")
     bench.feed(0.2)
     bench.wait(lambda: asked)
+    assert bench.planner.progress.state == State.FAULT
     bench.policy.behave = works
     bench.feed(0.1)
     bench.wait(lambda: bench.chunks)
