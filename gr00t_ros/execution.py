@@ -85,6 +85,7 @@ class Execution:
         self.state = State.WAITING
         self.reason = "no chunk yet"
         self.accepted: tuple[int, int] | None = None  # session, sequence
+        self._newest: Chunk | None = None  # the last one accepted
         self._joints = robot.joints
         self._receive_time = robot.executor_joint_state_stamp == RECEIVE
         self._period_s = period_s
@@ -116,21 +117,33 @@ class Execution:
         the next chunk.
         """
         try:
-            if any(not np.isfinite(group.values).all() for group in chunk.groups):
-                text = "the chunk holds values that are not finite"
+            text = _not_finite(chunk)
+            if text:
                 if self.state != State.STOPPED:
                     self.stop(text)
                 raise ChunkRefused(text)
             if self.state == State.STOPPED:
                 raise ChunkRefused("stopped: call executor/start")
-            chunk = check_chunk(chunk, self.robot, now_ns, self.accepted)
+            last = None if self._lapsed(now_ns) else self.accepted
+            chunk = check_chunk(chunk, self.robot, now_ns, last)
         except ChunkRefused as refusal:
             self.refuse(str(refusal))
             raise
         self._timeline.add(chunk)
-        self.accepted = (chunk.session, chunk.sequence)
+        self.accepted, self._newest = (chunk.session, chunk.sequence), chunk
         self.counters.chunks_accepted += 1
         self._no_plan = "the plan has ended and no newer chunk has come"
+
+    def _lapsed(self, now_ns: int) -> bool:
+        """Whether the last plan is over, and old enough for its policy to be taken for gone.
+
+        Then any session may follow: a policy that was started while its clock was wrong must not shut out all
+        that come after it. A chunk that is late itself is still refused for its age.
+        """
+        last = self._newest
+        if last is None or last.end_ns >= now_ns:
+            return False
+        return now_ns - last.t_obs_ns > self.robot.executor.max_chunk_age * 1e9
 
     def refuse(self, reason: str) -> None:
         """Counts a chunk that is not executed."""
@@ -138,11 +151,14 @@ class Execution:
         self.counters.last_refusal = reason
 
     def measure(self, names: Sequence[str], positions: Sequence[float], stamp_ns: int, now_ns: int) -> None:
-        """Takes the measured positions [rad, m] of some joints; one older than what is known changes nothing.
+        """Takes the measured positions [rad, m] of some joints; one older than what is known changes nothing,
+        nor does a message without any commanded joint.
 
         Raises MessageError when the message is damaged, unstamped, from the future, or not finite for a
         joint that is commanded.
         """
+        if not set(names).intersection(self._joints):
+            return  # about another part of the robot
         try:
             if len(names) != len(positions):
                 raise MessageError(f"joint states: {len(names)} names but {len(positions)} positions")
@@ -309,3 +325,16 @@ class Execution:
         if age_s > limit_s:
             return f"joint states are stale: {oldest} on {topic} is older than {limit_s:g} s"
         return ""
+
+
+def _not_finite(chunk: Chunk) -> str:
+    """An empty text, or a sentence about the first value that is no number."""
+    for group in chunk.groups:
+        if not np.isfinite(group.values).all():
+            step, column = np.argwhere(~np.isfinite(group.values))[0]
+            name = group.names[column] if column < len(group.names) else f"column {column}"
+            return (
+                f"the chunk holds values that are not finite: action.{group.key}, {name} is "
+                f"{group.values[step, column]} in step {step}"
+            )
+    return ""

@@ -208,10 +208,10 @@ class GroupMotion:
             step = self._towards(sample, positions[-1], velocity, measured, self._spacing_s)
             positions.append(step.values)
             velocity, clipped = step.velocities, clipped or bool(step.clipped)
-        # From the last moving point on: constant deceleration over the time that is left.
+        # From the last moving point on: constant deceleration over the time that is left. Not clipped to the
+        # neighbourhood of the measured joint: it cannot stop sooner, and must not turn back.
         braking_s = self._lookahead_s - float(self._times_s[-1])
-        end = positions[-1] + velocity * braking_s / 2.0
-        rest = self._filter.apply(self.group.joints, end, positions[-1], measured, braking_s).values
+        rest = np.clip(positions[-1] + velocity * braking_s / 2.0, self._low, self._high)
         path, due = np.stack([*positions, rest]), np.append(self._times_s, self._lookahead_s)
         velocities = monotone_velocities(path, due)
         velocities[0] = speed
@@ -235,7 +235,7 @@ class GroupMotion:
             sharp |= np.abs(target_velocity - step.velocities) > bound
         if step.clipped or sharp.any():
             # A plan that keeps the limits is executed to the letter. What would accelerate too much is
-            # smoothed, and so is the way back to a plan that was out of reach, or it would end in an overshoot.
+            # smoothed, and so is the way back to a plan that was out of reach: it must not overshoot.
             step = self._filter.apply(
                 joints,
                 target,

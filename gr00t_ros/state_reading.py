@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """State messages to columns: JointState by joint name, Float64MultiArray by place, PoseStamped by axis.
 
-The observation builder owns one reader for each state source; the executor uses ``read_joints`` for its
-measured joints, so that both see the same joints and refuse the same messages. Values are SI, as messages
+The observation builder owns one reader for each state source. (The executor reads its measured joints itself:
+they may come in several messages, and it asks only for those that it commands.) Values are SI, as messages
 carry them; units come later. All readers raise MessageError naming the source and the joint.
 """
 

@@ -20,6 +20,10 @@ from gr00t_ros.chunk import Chunk, ChunkGroup
 
 Values = NDArray[np.float64]
 
+# Steps of a committed plan at most: over twice the 50 steps of the released checkpoint, so more than any
+# policy freezes; all 1024 that a chunk may hold would take longer to sample than a period of the executor.
+MAX_PLAN_STEPS = 128
+
 #: nothing has been added
 EMPTY = "empty"
 #: the plan starts later: hold
@@ -93,22 +97,28 @@ class Timeline:
         left.
 
         The first step is the last one due at or before ``t_ns`` where the plan covers that, so that the plan
-        can be interpolated at ``t_ns`` itself. Where two chunks leave a gap, the plan begins after it.
+        can be interpolated at ``t_ns`` itself. Where two chunks leave a gap, the plan begins after it. It has
+        at most ``MAX_PLAN_STEPS`` steps.
         """
         chunks = self._chunks
         if not chunks or t_ns > chunks[-1].end_ns:
             return None
         newest = chunks[-1]
         first = (t_ns - newest.start_ns) // newest.step_ns
-        times = [newest.start_ns + i * newest.step_ns for i in range(first, newest.horizon)]
-        samples = [_sample(chunks, time) for time in times]
-        # The newest chunk's own steps are always active, so something is left after the last gap.
-        begin = max((i + 1 for i, sample in enumerate(samples) if sample.status != ACTIVE), default=0)
+        begin, samples = first, []
+        for i in range(first, newest.horizon):
+            sample = _sample(chunks, newest.start_ns + i * newest.step_ns)
+            if sample.status == ACTIVE:
+                samples.append(sample)
+            else:  # the newest chunk's own steps are always active, so something is left after the last gap
+                begin, samples = i + 1, []
+            if len(samples) == MAX_PLAN_STEPS:
+                break
         groups = tuple(
-            replace(group, values=np.stack([sample.values[group.key] for sample in samples[begin:]]))
+            replace(group, values=np.stack([sample.values[group.key] for sample in samples]))
             for group in newest.groups
         )
-        return Plan(times[begin], newest.step_ns, groups)
+        return Plan(newest.start_ns + begin * newest.step_ns, newest.step_ns, groups)
 
 
 def _sample(chunks: tuple[Chunk, ...], t_ns: int) -> Sample:

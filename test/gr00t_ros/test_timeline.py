@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gr00t_ros.timeline import Timeline
+from gr00t_ros.timeline import MAX_PLAN_STEPS, Timeline
 from support_chunks import STEP_NS, small_chunk
 
 T0 = 10**15
@@ -137,6 +137,20 @@ def test_the_plan_joins_the_chunk_under_way_with_the_one_that_follows() -> None:
     plan = timeline.plan(T0 + STEP_NS)
     assert plan is not None
     np.testing.assert_array_equal(plan.groups[0].values[:, 0], [0, 0, 1, 1, 1, 1])
+
+
+def test_a_long_plan_is_told_in_part() -> None:
+    timeline = Timeline(4)
+    timeline.add(small_chunk(np.arange(1024.0), start_ns=T0))
+    plan = timeline.plan(T0 + 5 * STEP_NS)
+    assert plan is not None
+    assert plan.start_ns == T0 + 5 * STEP_NS
+    np.testing.assert_array_equal(plan.groups[0].values[:, 0], np.arange(5.0, 5.0 + MAX_PLAN_STEPS))
+    # Before a start that is further away than that, it is the beginning all the same.
+    plan = timeline.plan(T0 - 2 * MAX_PLAN_STEPS * STEP_NS)
+    assert plan is not None
+    assert plan.start_ns == T0
+    assert len(plan.groups[0].values) == MAX_PLAN_STEPS
 
 
 @settings(max_examples=100)
