@@ -4,12 +4,14 @@
 `config.py` reads them out of a checkpoint's nested configuration; the network's modules are built from them.
 """
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
 from gr00t_model.errors import ConfigError
+
+FLOAT_MAX = sys.float_info.max
 
 # Two image patches on a side make one token: the unshuffle factor.
 UNSHUFFLE = 2
@@ -93,7 +95,8 @@ def is_int(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether a JSON value is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # Compared, not math.isfinite: that raises for integers beyond float64.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= FLOAT_MAX
 
 
 def require(condition: bool, name: str, found: Any, expected: str) -> None:

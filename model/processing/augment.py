@@ -29,9 +29,12 @@ from gr00t_model.processing.images import (
     letterboxed_shortest_edge,
     shortest_edge,
 )
+from gr00t_model.sizes import is_number
 
 # OpenCV stores 8-bit hue in half degrees.
 HUE_CIRCLE = 180
+# A factor beyond this leaves black and white only; larger numbers are mistakes.
+STRONGEST_JITTER = 100
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,10 @@ class ColorJitter:
         """Parse ``color_jitter_params``; raises ConfigError for unknown names and negative values."""
         known = [field.name for field in fields(cls)]
         for name, value in data.items():
-            if name not in known or not isinstance(value, int | float) or value < 0:
+            if name not in known or not is_number(value) or not 0 <= value <= STRONGEST_JITTER:
                 raise ConfigError(
-                    f"color_jitter_params: {name} is {value!r}, expected a number of at least 0 for "
-                    f"{', '.join(known)}"
+                    f"color_jitter_params: {name} is {value!r}, expected a number from 0 to "
+                    f"{STRONGEST_JITTER} for {', '.join(known)}"
                 )
         return cls(**data)
 

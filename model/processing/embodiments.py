@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gr00t_model.errors import ConfigError
+from gr00t_model.sizes import is_int
 
 EMBODIMENT_IDS: Mapping[str, int] = MappingProxyType(
     {
@@ -28,13 +29,15 @@ EMBODIMENT_IDS: Mapping[str, int] = MappingProxyType(
 )
 
 
-def complete_ids(given: Mapping[str, Any]) -> dict[str, int]:
-    """The given table, with absent tags filled in from :data:`EMBODIMENT_IDS`.
+def complete_ids(given: Any) -> dict[str, int]:
+    """The given table {tag: number}, with absent tags filled in from :data:`EMBODIMENT_IDS`.
 
     Raises:
-        ConfigError: a number is not a non-negative integer.
+        ConfigError: it is no table, or a number is not a non-negative integer.
     """
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"embodiment ids: {given!r}, expected a mapping of tags to numbers")
     for tag, number in given.items():
-        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        if not is_int(number) or number < 0:
             raise ConfigError(f"embodiment ids: {tag} is {number!r}, expected a non-negative integer")
     return {**EMBODIMENT_IDS, **given}

@@ -247,9 +247,9 @@ def evaluation_chain(
             "image_target_size and "
             f"image_crop_size); found {shortest_image_edge} and {crop_fraction}"
         )
-    if edge < 1 or not 0.0 < fraction <= 1.0:
+    if not 0.0 < fraction <= 1.0 or int(edge * fraction) < 1:
         raise ConfigError(
-            f"shortest_image_edge is {edge} and crop_fraction {fraction}, expected a positive edge and a "
-            "fraction above 0 and up to 1"
+            f"crop_fraction is {fraction} of shortest_image_edge {edge}, expected a fraction up to 1 that "
+            "keeps at least one pixel"
         )
     return CropAndResize(letterbox, edge, fraction)

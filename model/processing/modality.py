@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gr00t_model.errors import ConfigError
+from gr00t_model.sizes import is_int
 
 MODALITIES = ("video", "state", "action", "language")
 
@@ -130,7 +131,7 @@ class ModalityConfig:
                 mean_std_embedding_keys=_strings(
                     data.get("mean_std_embedding_keys") or (), "mean_std_embedding_keys"
                 ),
-                action_configs=tuple(_action_config(entry) for entry in data.get("action_configs") or ()),
+                action_configs=_action_configs(data.get("action_configs") or ()),
             )
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
@@ -185,6 +186,12 @@ def _check_references(tag: str, modalities: Mapping[str, ModalityConfig]) -> Non
             )
 
 
+def _action_configs(value: Any) -> tuple[ActionConfig, ...]:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"action_configs is {value!r}, expected a list of mappings")
+    return tuple(_action_config(entry) for entry in value)
+
+
 def _action_config(data: Any) -> ActionConfig:
     if isinstance(data, ActionConfig):
         return data
@@ -202,7 +209,9 @@ def _action_config(data: Any) -> ActionConfig:
         for field, default in (("rep", "ABSOLUTE"), ("type", "NON_EEF"), ("format", "DEFAULT"))
     }
     state_key = data.get("state_key")
-    return ActionConfig(**names, state_key=None if state_key is None else str(state_key))
+    if state_key is not None and not isinstance(state_key, str):
+        raise ConfigError(f"action_configs: state_key is {state_key!r}, expected a state key or null")
+    return ActionConfig(**names, state_key=state_key)
 
 
 def _strings(value: Any, field: str) -> tuple[str, ...]:
@@ -216,11 +225,6 @@ def _strings(value: Any, field: str) -> tuple[str, ...]:
 
 
 def _integers(value: Any, field: str) -> tuple[int, ...]:
-    integers = (
-        isinstance(value, Sequence)
-        and not isinstance(value, str)
-        and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
-    )
-    if not integers:
+    if not isinstance(value, Sequence) or isinstance(value, str) or not all(is_int(v) for v in value):
         raise ConfigError(f"{field} is {value!r}, expected a list of integers")
     return tuple(value)

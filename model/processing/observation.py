@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gr00t_model.errors import ObservationError
+from gr00t_model.processing.arrays import NotNumbersError, as_array
 from gr00t_model.processing.modality import ModalityConfig
 
 
@@ -40,7 +41,12 @@ def check_views(video: Mapping[str, Any], config: ModalityConfig) -> dict[str, N
     views: dict[str, NDArray[np.uint8]] = {}
     batch: int | None = None
     for key in config.modality_keys:
-        images = np.asarray(video[key])
+        try:
+            images = as_array(video[key])
+        except NotNumbersError as error:
+            raise ObservationError(
+                f"video.{key}: not an array ({error}), expected uint8 [B, T, H, W, 3]"
+            ) from None
         if images.dtype != np.uint8:
             raise ObservationError(f"video.{key}: type {images.dtype}, expected uint8 RGB pixels")
         if batch is None and images.ndim == 5:

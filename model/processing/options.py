@@ -11,9 +11,14 @@ from gr00t_model.errors import ConfigError
 from gr00t_model.processing.augment import Augmentation, ColorJitter
 from gr00t_model.processing.images import CropAndResize, TorchvisionResize, evaluation_chain
 from gr00t_model.processing.state_action import ScalingOptions
+from gr00t_model.sizes import is_int, is_number
 
 # What the file calls the letterbox switch. Files of the first release do not have it.
 LETTERBOX_KEY = "letter_box_transform"
+
+# Bounds that no checkpoint comes near: beyond them a damaged number would only be found out of memory.
+LONGEST_SIDE = 4096
+MOST_COLUMNS = 65_536
 
 # Entries that say nothing about the numbers: which backbone files the reference would download, and how.
 IGNORED = ("modality_configs", "statistics", "model_name", "model_type", "transformers_loading_kwargs")
@@ -64,11 +69,20 @@ class ProcessorOptions:
     def __post_init__(self) -> None:
         for name in ("max_state_dim", "max_action_dim", "max_action_horizon"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} is {value!r}, expected a positive integer")
+            if not is_int(value) or not 1 <= value <= MOST_COLUMNS:
+                raise ConfigError(f"{name} is {value!r}, expected a positive integer up to {MOST_COLUMNS}")
         for name, field in self.__dataclass_fields__.items():
             if field.type == "bool" and not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected true or false")
+        if self.shortest_image_edge is not None and not _is_side(self.shortest_image_edge):
+            raise ConfigError(
+                f"shortest_image_edge is {self.shortest_image_edge!r}, expected pixels, 1 to {LONGEST_SIDE}"
+            )
+        if self.crop_fraction is not None and not is_number(self.crop_fraction):
+            raise ConfigError(f"crop_fraction is {self.crop_fraction!r}, expected a number up to 1")
+        angle = self.random_rotation_angle
+        if angle is not None and (not is_number(angle) or not 0 <= angle <= 360):
+            raise ConfigError(f"random_rotation_angle is {angle!r}, expected degrees from 0 to 360")
         self.chain()  # says at once what is missing
 
     @classmethod
@@ -111,12 +125,6 @@ class ProcessorOptions:
             return values
         return {**values, LETTERBOX_KEY: False}
 
-    def override(self, **changes: Any) -> ProcessorOptions:
-        """A copy with some entries changed; names as in :meth:`from_mapping`."""
-        return ProcessorOptions.from_mapping(
-            {**{n: getattr(self, n) for n in self.__dataclass_fields__}, **changes}
-        )
-
     def chain(self) -> CropAndResize | TorchvisionResize:
         """The image steps at evaluation."""
         return evaluation_chain(
@@ -143,9 +151,11 @@ class ProcessorOptions:
 
 
 def _size(name: str, value: Any) -> tuple[int, int]:
-    sides = (
-        [value, value] if isinstance(value, int) else list(value) if isinstance(value, list | tuple) else []
-    )
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise ConfigError(f"{name} is {value!r}, expected [height, width] in pixels")
+    sides = list(value) if isinstance(value, list | tuple) else [value, value]
+    if len(sides) != 2 or not all(map(_is_side, sides)):
+        raise ConfigError(f"{name} is {value!r}, expected [height, width] in pixels, 1 to {LONGEST_SIDE}")
     return sides[0], sides[1]
+
+
+def _is_side(value: Any) -> bool:
+    return is_int(value) and 1 <= value <= LONGEST_SIDE

@@ -246,15 +246,18 @@ class Gr00tProcessor:
         options = {name: value for name, value in kwargs.items() if name not in apart}
         if "letterbox" in overrides:
             options.pop("letter_box_transform", None)
+        table = kwargs.get("embodiment_id_mapping")
         try:
+            # Checked before they become keyword arguments, so that no entry of a file passes for another one.
+            checked = ProcessorOptions.from_mapping({**options, **overrides})
             processor = cls(
                 kwargs["modality_configs"],
                 _read_json(directory / STATISTICS_FILE),
                 {
-                    **(kwargs.get("embodiment_id_mapping") or {}),
+                    **complete_ids({} if table is None else table),
                     **_read_json(directory / EMBODIMENT_FILE, True),
                 },
-                **{**options, **overrides},
+                **{name: getattr(checked, name) for name in checked.__dataclass_fields__},
             )
         except ConfigError as error:
             raise ConfigError(f"{directory}: {error}") from None
@@ -365,7 +368,7 @@ def _read_json(path: Path, optional: bool = False) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; a checkpoint needs it to prepare observations") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not readable JSON ({error})") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(data).__name__}")
@@ -373,4 +376,8 @@ def _read_json(path: Path, optional: bool = False) -> dict[str, Any]:
 
 
 def _write_json(path: Path, data: Any) -> None:
-    path.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    try:
+        text = json.dumps(data, indent=2, allow_nan=False)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not written, expected finite numbers ({error})") from None
+    path.write_text(text + "\n", encoding="utf-8")

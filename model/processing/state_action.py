@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gr00t_model.errors import ConfigError, EmbodimentError, Gr00tError, ObservationError
 from gr00t_model.processing import poses
+from gr00t_model.processing.arrays import NotNumbersError, as_floats
 from gr00t_model.processing.modality import ActionConfig, ModalityConfig
 from gr00t_model.processing.scaling import MeanStd, MinMax, Scaling, SinCos
 from gr00t_model.processing.statistics import EmbodimentStatistics, KeyStatistics
@@ -115,7 +116,7 @@ class StateActionCodec:
         for codec in self.states:
             # A state scaled by mean and std is never cut, unlike an action: the reference's rule.
             clip = self.clip and isinstance(codec.scaling, MinMax)
-            parts.append(_cut(codec.scaling.encode(checked[codec.key]), clip))
+            parts.append(_scaled(f"state.{codec.key}", codec, checked[codec.key], clip))
         return _pad(np.concatenate(parts, axis=-1), padded_width, self.state_steps)
 
     def encode_action(
@@ -143,7 +144,7 @@ class StateActionCodec:
             values = checked[codec.key]
             if codec.relative_to is not None:
                 values = self._relate(codec, values, references[codec.relative_to], forward=True)
-            parts.append(_cut(codec.scaling.encode(values), self.clip if clip is None else clip))
+            parts.append(_scaled(f"action.{codec.key}", codec, values, self.clip if clip is None else clip))
         values = np.concatenate(parts, axis=-1)
         mask = np.ones(values.shape)
         return _pad(values, padded_width, padded_steps), _pad(mask, padded_width, padded_steps)
@@ -155,7 +156,10 @@ class StateActionCodec:
             ObservationError: the array is too small, or the state that relative keys need is not usable.
             Gr00tError: the array holds non-finite values, or a pose without orientation.
         """
-        values = np.asarray(normalized, np.float64)
+        try:
+            values = as_floats(normalized)
+        except NotNumbersError as error:
+            raise ObservationError(f"normalized actions: not an array of numbers ({error})") from None
         if values.ndim != 3 or values.shape[1] < self.action_steps or values.shape[2] < self.action_columns:
             raise ObservationError(
                 f"normalized actions have shape {list(values.shape)}, expected [B, at least "
@@ -175,6 +179,11 @@ class StateActionCodec:
             start += codec.columns
             if codec.relative_to is not None:
                 part = self._relate(codec, part, references[codec.relative_to], forward=False)
+            if not _fits_float32(part):
+                raise Gr00tError(
+                    f"the network's output for {codec.key} is too large to be scaled back; check the "
+                    "checkpoint's weights and statistics"
+                )
             decoded[codec.key] = part.astype(np.float32)
         return decoded
 
@@ -234,10 +243,10 @@ def check_groups(
     for codec in codecs:
         name = f"{kind}.{codec.key}"
         try:
-            values = np.asarray(groups[codec.key], np.float64)
-        except (ValueError, TypeError):
+            values = as_floats(groups[codec.key])
+        except NotNumbersError as error:
             raise ObservationError(
-                f"{name}: not an array of numbers, expected float32 [B, T, {codec.width}]"
+                f"{name}: not an array of numbers ({error}), expected float32 [B, T, {codec.width}]"
             ) from None
         if values.ndim == 3 and values.shape[0] and values.shape[1]:
             batch = values.shape[0] if batch is None else batch
@@ -263,8 +272,19 @@ def check_groups(
     return checked
 
 
-def _cut(values: Float64, clip: bool) -> Float64:
-    return np.clip(values, -1.0, 1.0) if clip else values
+def _scaled(name: str, codec: KeyCodec, values: Float64, clip: bool) -> Float64:
+    with np.errstate(over="ignore", invalid="ignore"):  # judged below
+        scaled = codec.scaling.encode(values)
+    scaled = np.clip(scaled, -1.0, 1.0) if clip else scaled
+    if not _fits_float32(scaled):
+        raise ObservationError(
+            f"{name}: a value of size {np.abs(values).max():.3g} is too far from the statistics to be scaled"
+        )
+    return scaled
+
+
+def _fits_float32(values: Float64) -> bool:
+    return bool((np.abs(values) <= np.finfo(np.float32).max).all())
 
 
 def _batch(checked: Mapping[str, Float64]) -> int:

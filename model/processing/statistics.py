@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gr00t_model.errors import ConfigError
+from gr00t_model.processing.arrays import NotNumbersError, as_floats
 
 FIELDS = ("min", "max", "mean", "std", "q01", "q99")
 GROUPS = ("state", "action", "relative_action")
@@ -62,12 +63,15 @@ class KeyStatistics:
         return self._shape[0] if len(self._shape) == 2 else None
 
     def pair(self, first: str, second: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Two fields that a scaling rule needs, checked to be there and finite."""
+        """Two fields that a scaling rule needs, checked to be there and within float32, as all values are."""
         for field in (first, second):
             if field not in self.values:
                 raise ConfigError(f"{self.where}: {field} is missing, found {', '.join(self.values)}")
-            if not np.isfinite(self.values[field]).all():
-                raise ConfigError(f"{self.where}: {field} holds non-finite values, expected finite numbers")
+            if not (np.abs(self.values[field]) <= np.finfo(np.float32).max).all():
+                raise ConfigError(
+                    f"{self.where}: {field} holds non-finite values or values beyond float32, expected "
+                    "finite numbers"
+                )
         return self.values[first], self.values[second]
 
     @classmethod
@@ -98,8 +102,8 @@ class KeyStatistics:
                 f"{where}: expected a mapping of {', '.join(FIELDS)}, found {type(data).__name__}"
             )
         try:
-            values = {field: np.asarray(data[field], np.float64) for field in FIELDS if field in data}
-        except (ValueError, TypeError) as error:
+            values = {field: as_floats(data[field]) for field in FIELDS if field in data}
+        except NotNumbersError as error:
             raise ConfigError(f"{where}: {error}, expected lists of numbers of equal length") from None
         return cls(values, where)
 

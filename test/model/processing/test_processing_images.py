@@ -145,8 +145,8 @@ def test_planes_are_contiguous_and_own_their_memory() -> None:
     [
         ({"shortest_image_edge": None}, "needs shortest_image_edge"),
         ({"crop_fraction": None}, "and crop_fraction"),
-        ({"crop_fraction": 1.5}, "fraction above 0"),
-        ({"shortest_image_edge": 0}, "positive edge"),
+        ({"crop_fraction": 1.5}, "expected a fraction up to 1"),
+        ({"shortest_image_edge": 0}, "shortest_image_edge 0, expected"),
         ({"use_albumentations": False}, "needs image_target_size and image_crop_size"),
     ],
 )

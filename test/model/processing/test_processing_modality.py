@@ -16,6 +16,7 @@ from gr00t_model.processing.modality import parse_modality_configs
 from support_processor_goldens import FULL, golden_cases
 
 REGISTERED = FULL / "registered_modality_configs.json"
+NAN = float("nan")
 VIDEO = {"delta_indices": [0], "modality_keys": ["front"]}
 STATE = {"delta_indices": [0], "modality_keys": ["arm"]}
 ACTION = {"delta_indices": [0, 1], "modality_keys": ["arm"]}
@@ -58,6 +59,9 @@ def test_names_may_be_written_in_lower_case_with_a_plus() -> None:
         ("state", {"colour": 1}, "unknown entries"),
         ("action", {"mean_std_embedding_keys": ["leg"]}, "mean_std_embedding_keys names leg"),
         ("action", {"action_configs": [{}, {}]}, "2 action_configs for 1 keys"),
+        ("action", {"action_configs": 5}, "action_configs is 5, expected a list of mappings"),
+        ("action", {"action_configs": {"arm": {}}}, "expected a list of mappings"),
+        ("action", {"action_configs": [{"state_key": 5}]}, "state_key is 5, expected a state key or null"),
         ("action", {"action_configs": ["RELATIVE"]}, "expected mappings, found str"),
         ("action", {"action_configs": [{"rep": "SIDEWAYS"}]}, "rep is 'SIDEWAYS', expected one of ABSOLUTE"),
         ("action", {"action_configs": [{"rap": "RELATIVE"}]}, "unknown entries"),
@@ -92,6 +96,12 @@ def test_absent_numbers_come_from_the_table() -> None:
 def test_a_wrong_number_is_refused(number: Any) -> None:
     with pytest.raises(ConfigError, match=r"gr1 is .*expected a non-negative integer"):
         complete_ids({"gr1": number})
+
+
+@pytest.mark.parametrize("table", [[1], "ab", 3, None])
+def test_a_table_of_numbers_must_be_one(table: Any) -> None:
+    with pytest.raises(ConfigError, match=r"embodiment ids: .*expected a mapping of tags to numbers"):
+        complete_ids(table)
 
 
 def test_options_survive_writing_and_reading() -> None:
@@ -134,6 +144,17 @@ def test_an_unknown_option_is_refused_only_when_it_is_on() -> None:
         ({"letterbox": 1}, "letterbox is 1, expected true or false"),
         ({"image_crop_size": [1, 2, 3]}, r"image_crop_size is \[1, 2, 3\], expected \[height, width\]"),
         ({"color_jitter_params": 0.3}, "color_jitter_params is 0.3, expected a mapping"),
+        ({"max_state_dim": True}, "max_state_dim is True, expected a positive integer"),
+        ({"max_action_dim": 10**9}, "max_action_dim is 1000000000, expected a positive integer up to 65536"),
+        *[
+            ({"shortest_image_edge": e}, "shortest_image_edge is")
+            for e in ("256", 256.5, 0, True, 10**9, [1])
+        ],
+        *[({"crop_fraction": f}, "crop_fraction is") for f in ("0.95", 0, 0.001, 2, True, [1], 10**400)],
+        *[({"random_rotation_angle": a}, "random_rotation_angle is") for a in ("x", [1], True, -5, 720, NAN)],
+        *[({"color_jitter_params": {"hue": h}}, "hue is") for h in ("x", True, -1, NAN, 1e308, 10**400)],
+        ({"color_jitter_params": {"glow": 1}}, "glow is 1, expected a number from 0 to 100 for brightness"),
+        *[({"image_target_size": s}, "image_target_size is") for s in ([True, 1], True, [0, 1], 10**9, "ab")],
         ({"crop_fraction": None}, "needs shortest_image_edge and crop_fraction"),
     ],
 )

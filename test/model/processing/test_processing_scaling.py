@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -276,10 +277,20 @@ LIMITS = KeyStatistics.from_limits([-1.0] * 3, [1.0] * 3)
         ({"arm": np.zeros((1, 1, 3))}, r"state.arm: shape \[1, 1, 3\], expected \[1, 2, 3\]"),
         ({"arm": np.zeros((2, 3))}, r"state.arm: shape \[2, 3\], expected \[B, 2, 3\]"),
         ({"arm": np.zeros((0, 2, 3))}, r"state.arm: shape \[0, 2, 3\], expected \[B, 2, 3\]"),
-        ({"arm": [["left"]]}, r"state.arm: not an array of numbers, expected float32 \[B, T, 3\]"),
+        (
+            {"arm": [["left"]]},
+            r"state.arm: not an array of numbers \(found type <U4\), expected float32 \[B, T, 3\]",
+        ),
         ({"arm": np.full((1, 2, 3), np.nan)}, r"state.arm: non-finite value nan at \[0, 0, 0\]"),
         ({"arm": np.full((1, 2, 3), np.inf)}, r"state.arm: non-finite value inf at \[0, 0, 0\]"),
         ([1.0], "state: found list, expected a mapping"),
+        ({"arm": np.full((1, 2, 3), 1j)}, "state.arm: not an array of numbers .found type complex128"),
+        ({"arm": [[[1j] * 3] * 2]}, "state.arm: not an array of numbers .found type complex128"),
+        ({"arm": [[["1", "2", "3"]] * 2]}, "state.arm: not an array of numbers .found type <U1"),
+        ({"arm": [[[10**400] * 3] * 2]}, "state.arm: not an array of numbers .*too large"),
+        ({"arm": [[[1, 2, 3], [1, 2]]]}, "state.arm: not an array of numbers .*inhomogeneous"),
+        ({"arm": [[[None] * 3] * 2]}, "state.arm: non-finite value nan"),
+        ({"arm": torch.zeros((1, 2, 3), requires_grad=True)}, "state.arm: not an array of numbers .*grad"),
     ],
 )
 def test_a_bad_state_is_named(state: Any, message: str) -> None:
@@ -313,6 +324,26 @@ def test_a_network_output_that_is_not_finite_is_refused(value: float) -> None:
     codec = codec_for(ActionConfig(), {"action": LIMITS})
     with pytest.raises(Gr00tError, match="output for robot holds non-finite values"):
         codec.decode_action(np.full((1, STEPS, 3), value), {})
+
+
+def test_a_network_output_that_is_no_array_is_refused() -> None:
+    with pytest.raises(ObservationError, match="normalized actions: not an array of numbers"):
+        codec_for(ActionConfig(), {"action": LIMITS}).decode_action([[[1.0, 2.0], [3.0]]], {})
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_beyond_float32_never_pass_silently() -> None:
+    statistics: dict[str, Any] = {"action": {"mean": [0.0] * 3, "std": [1e-30] * 3}}
+    codec = codec_for(ActionConfig(), statistics, mean_std=True, options=ScalingOptions(clip_outliers=False))
+    state = {"arm": np.zeros((1, 2, 3))}
+    for size in (1e9, 1e300):
+        with pytest.raises(ObservationError, match=r"action\.arm: .*too far from the statistics"):
+            codec.encode_action({"arm": np.full((1, STEPS, 3), size)}, state, 8, 8)
+    with pytest.raises(ObservationError, match=r"state\.arm: a value of size 1e\+308 is too far"):
+        codec.encode_state({"arm": np.full((1, 2, 3), 1e308)}, 8)
+    wide = codec_for(ActionConfig(), {"action": {"mean": [0.0] * 3, "std": [1e30] * 3}}, mean_std=True)
+    with pytest.raises(Gr00tError, match="output for arm is too large"):
+        wide.decode_action(np.full((1, STEPS, 3), 1e20), state)
 
 
 def test_relative_actions_of_another_batch_are_refused() -> None:
@@ -360,6 +391,14 @@ def test_too_many_columns_for_the_network_are_refused() -> None:
             ConfigError,
             "min holds non-finite",
         ),
+        ({"action": {"min": [10**400] * 3, "max": [1, 1, 1]}}, ActionConfig(), ConfigError, "too large"),
+        (
+            {"action": {"min": [-1.7e308] * 3, "max": [1, 1, 1]}},
+            ActionConfig(),
+            ConfigError,
+            "beyond float32",
+        ),
+        ({"action": {"min": ["0"], "max": ["1"]}}, ActionConfig(), ConfigError, "expected lists of numbers"),
         ({"action": {"min": "low", "max": [1]}}, ActionConfig(), ConfigError, "expected lists of numbers"),
         ({"action": [1, 2]}, ActionConfig(), ConfigError, "expected a mapping"),
         ({"action": {}}, ActionConfig(), ConfigError, "no values, expected some of min"),

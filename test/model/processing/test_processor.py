@@ -198,6 +198,8 @@ def test_a_bad_observation_is_named(changes: dict, message: str) -> None:
         (np.zeros((2, 1, 48, 64, 3), np.uint8), r"shape \[2, 1, 48, 64, 3\], expected \[1, 1,"),
         (np.zeros((1, 1, 0, 64, 3), np.uint8), r"shape \[1, 1, 0, 64, 3\], expected"),
         ("front.png", "type <U9, expected uint8"),
+        ([[[[[1, 2, 3], [1, 2]]]]], "not an array .*inhomogeneous.*expected uint8"),
+        (torch.zeros((1, 1, 8, 8, 3), requires_grad=True), "not an array .*grad.*expected uint8"),
     ],
 )
 def test_a_bad_image_is_named(images: Any, message: str) -> None:
@@ -314,7 +316,11 @@ def test_a_missing_file_is_named(tmp_path: Path, file: str) -> None:
 
 
 @pytest.mark.parametrize("file", ["processor_config.json", "statistics.json", "embodiment_id.json"])
-@pytest.mark.parametrize("content", ["{", "[1]", "", "\ud83d"], ids=["cut", "list", "empty", "no text"])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[1]", "", "\ud83d", "[" * 200_000],
+    ids=["cut", "list", "empty", "no text", "deep"],
+)
 def test_a_damaged_file_is_named(tmp_path: Path, file: str, content: str) -> None:
     made_in_python().save_pretrained(tmp_path)
     (tmp_path / file).write_bytes(content.encode("utf-8", "surrogatepass"))
@@ -337,6 +343,49 @@ def test_a_wrong_entry_is_named_with_its_directory(tmp_path: Path) -> None:
     path.write_text(json.dumps(config))
     with pytest.raises(ConfigError, match=rf"{re.escape(str(tmp_path))}: use_percentiles is 'maybe'"):
         Gr00tProcessor.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        *[
+            (name, 3, f"processor option {name} = 3 is not known")
+            for name in ("tokenizer", "embodiment_ids", "self", "options", "cls", "directory")
+        ],
+        *[("embodiment_id_mapping", table, "embodiment ids: ") for table in ([1], "ab", 3, {TAG: "x"}, [])],
+        ("letterbox", 3, "letterbox is 3"),
+        ("shortest_image_edge", "256", "shortest_image_edge is '256'"),
+    ],
+)
+def test_no_entry_of_a_file_passes_for_something_else(
+    tmp_path: Path, entry: str, value: Any, message: str
+) -> None:
+    made_in_python().save_pretrained(tmp_path)
+    path = tmp_path / "processor_config.json"
+    config = json.loads(path.read_text())
+    config["processor_kwargs"][entry] = value
+    path.write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=rf"{re.escape(str(tmp_path))}: {message}"):
+        Gr00tProcessor.from_pretrained(tmp_path)
+
+
+def test_a_files_numbers_of_embodiments_count(tmp_path: Path) -> None:
+    made_in_python().save_pretrained(tmp_path)
+    path = tmp_path / "processor_config.json"
+    config = json.loads(path.read_text())
+    config["processor_kwargs"]["embodiment_id_mapping"] = {TAG: 31, "mine": 30}
+    path.write_text(json.dumps(config))
+    found = Gr00tProcessor.from_pretrained(tmp_path).embodiment_ids
+    assert (found[TAG], found["mine"]) == (10, 30), "embodiment_id.json goes before the mapping"
+    (tmp_path / "embodiment_id.json").unlink()
+    assert Gr00tProcessor.from_pretrained(tmp_path).embodiment_ids[TAG] == 31
+
+
+def test_statistics_that_json_cannot_hold_are_refused(tmp_path: Path) -> None:
+    broken = {"min": [float("nan")] * 5}
+    processor = Gr00tProcessor({TAG: robot()}, {TAG: {"state": {"arm": broken}}})
+    with pytest.raises(ConfigError, match=r"statistics\.json: not written, expected finite numbers"):
+        processor.save_pretrained(tmp_path)
 
 
 def test_one_processor_serves_several_threads() -> None:
