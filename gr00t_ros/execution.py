@@ -13,9 +13,9 @@ The rules, in the order in which they are asked:
 3. Without a plan for this very moment nothing moves.
 4. What moves passes the safety filter; what the filter refuses stops the executor.
 
-"Nothing moves" means: before the first command nothing is sent at all; afterwards the last commanded
-position is sent for ``hold_s`` more and then nothing, so that whoever takes over the robot next is not
-fought. A position is never replaced by zero.
+"Nothing moves" means: before the first command nothing is sent at all; afterwards what is under way comes to
+rest inside the limits and that position is sent for ``hold_s``, then nothing, so that whoever takes over the
+robot next is not fought. A position is never replaced by zero. How a group moves is ``motion``'s business.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Execution:
                 raise ChunkRefused(text)
             if self.state == State.STOPPED:
                 raise ChunkRefused("stopped: call executor/start")
-            last = None if self._lapsed(now_ns) else self.accepted
+            last = None if self._lapsed(chunk.session, now_ns) else self.accepted
             chunk = check_chunk(chunk, self.robot, now_ns, last)
         except ChunkRefused as refusal:
             self.refuse(str(refusal))
@@ -134,14 +134,15 @@ class Execution:
         self.counters.chunks_accepted += 1
         self._no_plan = "the plan has ended and no newer chunk has come"
 
-    def _lapsed(self, now_ns: int) -> bool:
-        """Whether the last plan is over, and old enough for its policy to be taken for gone.
+    def _lapsed(self, session: int, now_ns: int) -> bool:
+        """Whether a chunk of ``session`` need not be newer than the last one: that one's plan is over, and
+        old enough for the policy behind it to be taken for gone.
 
-        Then any session may follow: a policy that was started while its clock was wrong must not shut out all
-        that come after it. A chunk that is late itself is still refused for its age.
+        A policy that was started while its clock was wrong must not shut out all that come after it. Within
+        one session the order always counts.
         """
         last = self._newest
-        if last is None or last.end_ns >= now_ns:
+        if last is None or last.session == session or last.end_ns >= now_ns:
             return False
         return now_ns - last.t_obs_ns > self.robot.executor.max_chunk_age * 1e9
 

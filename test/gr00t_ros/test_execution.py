@@ -570,7 +570,14 @@ def test_a_stale_chunk_is_refused_after_its_session_has_lapsed(rig: Rig) -> None
     rig.execution.offer(first, rig.now_ns)
     rig.run(2.1)
     with pytest.raises(ChunkRefused, match="max_chunk_age"):
-        rig.execution.offer(first, rig.now_ns)
+        rig.execution.offer(replace(first, session=0), rig.now_ns)
+
+
+def test_the_order_within_a_session_outlasts_its_plan(rig: Rig) -> None:
+    rig.offer(ramp(16), sequence=3)
+    rig.run(2.0)
+    with pytest.raises(ChunkRefused, match="after 3"):
+        rig.offer(ramp(16), sequence=2)
 
 
 def test_after_stop_and_start_any_session_may_follow(rig: Rig) -> None:

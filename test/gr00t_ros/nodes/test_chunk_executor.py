@@ -233,7 +233,6 @@ SPOILED: list[tuple[str, Callable[[Chunk], Chunk]]] = [
     ("twist", lambda c: with_arm(c, representation="twist")),
     ("found groups arm,", lambda c: replace(c, groups=c.groups[:1])),
     ("step of 10 ms", lambda c: replace(c, step_ns=10_000_000)),
-    ("session 0", lambda c: replace(c, session=0)),
     ("sequence 0 after", lambda c: replace(c, sequence=0)),
 ]
 
@@ -267,6 +266,14 @@ def test_a_bad_chunk_is_refused_in_one_line_and_nothing_moves(bench: Bench) -> N
     bench.graph.wait_until(lambda: bench.state == EXECUTING, "the good one")
     bench.chunks.publish(message)
     assert len(bench.node.told(mark, "holds 80 values")) == 1
+
+
+def test_an_older_session_is_refused_while_a_newer_one_plans(bench: Bench) -> None:
+    bench.send(bench.plan(0.1, steps=60))
+    bench.until(EXECUTING)
+    mark = bench.node.mark()
+    bench.send(replace(bench.plan(0.1), session=0))
+    assert len(bench.node.told(mark, "session 0, older")) == 1
 
 
 def test_stop_and_start(bench: Bench) -> None:
