@@ -7,6 +7,7 @@ values.
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -144,6 +145,21 @@ class Gr00tN1d6(PreTrainedModel):
         if mode:
             keep_frozen_in_eval(self)
         return self
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None, **others: Any
+    ) -> None:
+        """As transformers has it, but never re-entrant, whatever is asked for and whatever the default.
+
+        Re-entrant checkpointing gives gradients only where an input of the layer requires one. The layers
+        below the trained ones are frozen here, so it would train nothing in the language model, in silence;
+        and it is the default of transformers 4.
+        """
+        kwargs = {**(gradient_checkpointing_kwargs or {}), "use_reentrant": False}
+        with warnings.catch_warnings():
+            # Transformers 5 comes through here from the switch's new name too, and would warn of the old one.
+            warnings.simplefilter("ignore", FutureWarning)
+            super().gradient_checkpointing_enable(kwargs, **others)
 
     # ---- files -----------------------------------------------------------------------------------
 

@@ -136,6 +136,21 @@ def test_gradient_checkpointing_changes_nothing() -> None:
         torch.testing.assert_close(grads[1][name], grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("arguments", [(), (None,), ({"use_reentrant": True},)])
+@pytest.mark.parametrize("switch", ["gradient_checkpointing_enable", "activation_checkpointing_enable"])
+def test_gradient_checkpointing_trains_above_frozen_layers(switch: str, arguments: tuple[Any, ...]) -> None:
+    """With the flags as published, where everything below the top language layers is frozen."""
+    model = model_of()
+    assert not model.backbone.model.language_model.model.embed_tokens.weight.requires_grad
+    # The second is the switch's name from transformers 5 on.
+    getattr(model, switch, model.gradient_checkpointing_enable)(*arguments)
+    model.train()
+    model(tiny_inputs(model.config))["loss"].backward()
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert any(".language_model.model.layers.2." in name for name in trained)
+    assert {name for name, parameter in model.named_parameters() if parameter.grad is not None} == trained
+
+
 def test_time_is_one_minus_beta() -> None:
     """E[1 - Beta(1.5, 1)] = 0.4, its variance 1.5/(2.5^2 * 3.5); nothing reaches noise_s or beyond."""
     torch.manual_seed(0)
