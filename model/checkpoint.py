@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from gr00t_model.checkpoint_writing import save_model, write_random_checkpoint
 from gr00t_model.config import MODEL_TYPE, Gr00tN1d6Config
-from gr00t_model.errors import CheckpointError, EmbodimentError
+from gr00t_model.errors import BackendError, CheckpointError, EmbodimentError
 from gr00t_model.network import Gr00tN1d6
 from gr00t_model.network.embodiment import INITIAL_SCALE
 from gr00t_model.tensor_files import (
@@ -46,9 +46,12 @@ _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "mo
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 # What is fetched from the hub: no code, no pickles.
 _HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
+# A checkpoint lies at the top; folders hold intermediate ones (checkpoint-1000/...), as large as it.
+_NOT_HUB_FILES = ["*/*"]
 # Problems named in one message; the rest are counted.
 _SHOWN = 4
-# Transformers' own keys of a config.json, of which the code hooks in particular must have no effect.
+# Transformers' own keys of a config.json, of which the code hooks in particular must have no effect; those
+# that begin with an underscore are its own too.
 _NOT_FIELDS = (
     "model_type",
     "architectures",
@@ -56,7 +59,8 @@ _NOT_FIELDS = (
     "transformers_version",
     "torch_dtype",
     "dtype",
-    "_name_or_path",
+    # This network has one attention, whatever was used in training.
+    "attn_implementation",
 )
 
 
@@ -71,10 +75,16 @@ def resolve(directory_or_hub_id: str | os.PathLike[str]) -> Path:
         CheckpointError: there is no such directory, and it is no hub id or the hub cannot be reached.
     """
     given = os.fspath(directory_or_hub_id)
-    path = Path(given).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
+    if not given.strip():  # Path would take it for the current directory
+        raise CheckpointError("the checkpoint's name is empty; give a directory or a hub id (org/name)")
+    try:
+        path = Path(given).expanduser()
+        if path.is_dir():
+            return path
+        is_file = path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # no such user's home, no permission, a null byte
+        raise CheckpointError(f"checkpoint {given!r} cannot be looked up: {error}") from error
+    if is_file:
         raise CheckpointError(f"checkpoint {given} is a file; give the directory that holds {CONFIG_FILE}")
     match = _HUB_ID.fullmatch(given)
     if match is None:
@@ -82,7 +92,14 @@ def resolve(directory_or_hub_id: str | os.PathLike[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(match["repo"], revision=match["revision"], allow_patterns=_HUB_FILES))
+        return Path(
+            snapshot_download(
+                match["repo"],
+                revision=match["revision"],
+                allow_patterns=_HUB_FILES,
+                ignore_patterns=_NOT_HUB_FILES,
+            )
+        )
     except Exception as error:  # the client's own and its HTTP library's types, which change between versions
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise CheckpointError(
@@ -104,7 +121,13 @@ def read_config(directory: Path) -> Gr00tN1d6Config:
     if model_type != MODEL_TYPE:
         raise CheckpointError(f"{path}: model_type is {model_type!r}; expected {MODEL_TYPE!r} (GR00T N1.6)")
     try:
-        return Gr00tN1d6Config(**{name: value for name, value in content.items() if name not in _NOT_FIELDS})
+        return Gr00tN1d6Config(
+            **{
+                name: value
+                for name, value in content.items()
+                if name not in _NOT_FIELDS and not name.startswith("_")
+            }
+        )
     except Exception as error:  # ours, and whatever transformers raises about the fields it knows
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -134,8 +157,9 @@ def load_model(
     dtype None keeps the stored types; peak memory is then the weights and one tensor more.
 
     Raises:
-        CheckpointError: a file or tensor is missing, superfluous, misshaped, damaged or truncated; the
-            message names it.
+        CheckpointError: a file or tensor is missing, superfluous, misshaped, damaged, truncated or
+            unreadable; the message names it.
+        BackendError: the device's memory is too small; the message names it and the size.
     """
     directory = resolve(directory_or_hub_id)
     model = Gr00tN1d6.on_meta(read_config(directory))
@@ -147,13 +171,30 @@ def load_model(
     by_file: dict[Path, list[Entry]] = {}
     for file, entry in entries.values():
         by_file.setdefault(file, []).append(entry)
-    for file, wanted in by_file.items():
-        with file.open("rb") as opened:
-            for entry in sorted(wanted, key=lambda e: e.start):
-                _put(model, entry.name, read_tensor(opened, entry).to(device, dtype or entry.dtype))
+    try:
+        for file, wanted in by_file.items():
+            with file.open("rb") as opened:
+                for entry in sorted(wanted, key=lambda e: e.start):
+                    _put(model, entry.name, read_tensor(opened, entry).to(device, dtype or entry.dtype))
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        size = sum(math.prod(e.shape) * (dtype or e.dtype).itemsize for _, e in entries.values())
+        raise BackendError(
+            f"checkpoint {directory} takes {size / 1e9:.1f} GB, more than is free on device {device}; free "
+            "memory there, or choose another device or precision bfloat16"
+        ) from error
     left = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
     assert not left, left
     return model.eval()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """torch has a type for a full GPU, and only words for a full CPU or a GPU too full to be begun with."""
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or any(words in str(error) for words in ("out of memory", "can't allocate memory"))
 
 
 def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
@@ -237,7 +278,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path.parent} is not a checkpoint: it has no {path.name}") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter for thousands of nested brackets
         raise CheckpointError(f"{path} is not valid JSON ({error})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds {type(content).__name__}; expected a JSON object")

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from gr00t_model import presets
-from gr00t_model.config_checks import check
+from gr00t_model.config_checks import check, check_names
 from gr00t_model.errors import ConfigError
 from gr00t_model.sizes import UNSHUFFLE, DitSizes, LanguageSizes, VisionSizes, read_sizes
 
@@ -70,6 +70,7 @@ class Gr00tN1d6Config(PretrainedConfig):
         backbone_trainable_params_fp32: bool = True,
         **others: Any,
     ) -> None:
+        check_names(others, type(self))
         self.model_name = model_name
         self.backbone_model_type = backbone_model_type
         self.eagle_config = copy.deepcopy(eagle_config)

@@ -39,6 +39,7 @@ _POSITIVE = ("noise_beta_alpha", "noise_beta_beta", "noise_s")
 
 # Switches that the network has in one position only.
 _FIXED: dict[str, Any] = {
+    "reproject_vision": False,
     "backbone_model_type": "eagle",
     "eagle_config.use_pixel_shuffle": True,
     "eagle_config.downsample_ratio": 0.5,
@@ -73,10 +74,22 @@ def check(config: "Gr00tN1d6Config") -> None:
     _check_agreement(config)
 
 
+def check_names(others: Mapping[str, Any], kind: type) -> None:
+    """Refuse fields that would replace a method or property of the configuration class `kind`.
+
+    Raises:
+        ConfigError: names the field.
+    """
+    for name, value in others.items():
+        own = getattr(kind, name, None)
+        fixed = callable(own) or (isinstance(own, property) and own.fset is None)
+        require(not fixed, name, value, "no such field: the configuration computes what goes by this name")
+
+
 def _find(config: "Gr00tN1d6Config", name: str) -> Any:
     """The value at a dotted name, or _ABSENT."""
     first, *rest = name.split(".")
-    value = config.eagle() if first == "eagle_config" else getattr(config, first)
+    value = config.eagle() if first == "eagle_config" else getattr(config, first, _ABSENT)
     for part in rest:
         value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
     return value
@@ -86,6 +99,8 @@ def _check_types(config: "Gr00tN1d6Config") -> None:
     for name in _COUNTS:
         found = getattr(config, name)
         require(is_int(found) and found > 0, name, found, "a positive integer")
+    steps, buckets = config.num_inference_timesteps, config.num_timestep_buckets
+    require(steps <= buckets, "num_inference_timesteps", steps, f"at most num_timestep_buckets {buckets}")
     for name in _SWITCHES:
         found = getattr(config, name)
         require(isinstance(found, bool), name, found, "true or false")

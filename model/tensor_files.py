@@ -72,7 +72,7 @@ def read_header(path: Path) -> dict[str, Entry]:
                 raise CheckpointError(f"{path} is not a safetensors file: its header is not an object")
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter for thousands of nested brackets
         raise CheckpointError(f"{path} is not a safetensors file: its header is not JSON") from error
     header.pop("__metadata__", None)
     data = 8 + length
@@ -101,6 +101,7 @@ def _entry(path: Path, name: str, item: object, data: int) -> Entry:
     try:
         assert isinstance(item, dict)
         dtype, shape, (start, end) = item["dtype"], tuple(item["shape"]), item["data_offsets"]
+        assert isinstance(dtype, str)
         assert all(isinstance(n, int) and n >= 0 for n in (*shape, start, end))
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gr00t_model.config import Gr00tN1d6Config
 from gr00t_model.errors import EmbodimentError, ObservationError
+from gr00t_model.sizes import is_int
 
 if TYPE_CHECKING:
     from gr00t_model.network.model import Gr00tN1d6
@@ -119,9 +120,9 @@ def check_horizon(horizon: int, config: Gr00tN1d6Config) -> None:
 def step_count(num_steps: int | None, config: Gr00tN1d6Config) -> int:
     """The number of denoising steps: given, or the configuration's."""
     steps = config.num_inference_timesteps if num_steps is None else num_steps
-    if not 1 <= steps <= config.num_timestep_buckets:
+    if not is_int(steps) or not 1 <= steps <= config.num_timestep_buckets:
         raise ObservationError(
-            f"{steps} denoising steps were asked for; expected 1 to {config.num_timestep_buckets}"
+            f"{steps!r} denoising steps were asked for; expected 1 to {config.num_timestep_buckets}"
         )
     return steps
 

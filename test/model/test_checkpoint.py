@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -223,6 +224,9 @@ def test_hub_id_is_fetched_without_code_or_pickles(single: Path, monkeypatch: py
     assert not any(
         ".py" in pattern or "bin" in pattern or pattern == "*" for pattern in asked["allow_patterns"]
     )
+    patterns = {name: asked[name] for name in ("allow_patterns", "ignore_patterns")}
+    files = [CONFIG, SINGLE, f"checkpoint-1000/{CONFIG}", "checkpoint-1000/model-00001-of-00002.safetensors"]
+    assert list(filter_repo_objects(files, **patterns)) == [CONFIG, SINGLE]
 
 
 def test_a_directory_wins_over_a_hub_id(single: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gr00t_model.checkpoint import check_files, load_model, write_random_checkpoint
-from gr00t_model.errors import CheckpointError
+from gr00t_model.checkpoint import check_files, load_model, resolve, write_random_checkpoint
+from gr00t_model.errors import BackendError, CheckpointError
 from gr00t_model.network import Gr00tN1d6
 from support_network import edit_json, edit_tensors, small_config
 
@@ -55,6 +55,21 @@ def test_missing_directory_and_file_instead_of_directory(tmp_path: Path, single:
         load_model(single / SINGLE)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "the checkpoint's name is empty; give a directory or a hub id"),
+        (" ", "the checkpoint's name is empty"),
+        ("~nosuchuser/x", "'~nosuchuser/x' cannot be looked up: Could not determine home directory"),
+        ("a" * 300, "cannot be looked up: .*File name too long"),
+        ("a\0b", "there is no such directory"),
+    ],
+)
+def test_names_that_no_directory_can_have(name: str, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        resolve(name)
+
+
 def test_empty_directory(tmp_path: Path) -> None:
     refuse(tmp_path, r"is not a checkpoint: it has no config.json")
 
@@ -66,7 +81,12 @@ def test_wrong_model_type(single: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "is not valid JSON"), ("[]", "holds list; expected a JSON object"), ("\xff", "is not valid JSON")],
+    [
+        ("{", "is not valid JSON"),
+        ("[]", "holds list; expected a JSON object"),
+        ("\xff", "is not valid JSON"),
+        ("[" * 200_000, "is not valid JSON"),
+    ],
 )
 def test_damaged_config(single: Path, text: str, message: str) -> None:
     (single / CONFIG).write_bytes(text.encode("latin-1"))
@@ -78,6 +98,13 @@ def test_impossible_config(single: Path) -> None:
     refuse(single, "config.json: config field select_layer is 99")
     edit_json(single / CONFIG, lambda content: content.update(select_layer=3, id2label="many"))
     refuse(single, "config.json: ")
+
+
+@pytest.mark.parametrize("name", ["attn_implementation", "_attn_implementation"])
+def test_the_attention_used_in_training_does_not_matter(single: Path, name: str) -> None:
+    edit_json(single / CONFIG, lambda content: content.update({name: "flash_attention_2"}))
+    assert check_files(single) == []
+    load_model(single)
 
 
 def test_no_weights_at_all(single: Path) -> None:
@@ -152,6 +179,53 @@ def test_not_a_safetensors_file(single: Path) -> None:
     for content in (b"", b"PK\x03\x04", b"\x80\x02}q\x00." * 100, (10).to_bytes(8, "little") + b"not json.."):
         (single / SINGLE).write_bytes(content)
         refuse(single, r"model.safetensors is not a safetensors file")
+
+
+def test_headers_that_cannot_be_understood(single: Path) -> None:
+    entry = '{"dtype":[],"shape":[1],"data_offsets":[0,4]}'
+    for header, message in (
+        ("[" * 200_000, "is not a safetensors file: its header is not JSON"),
+        (f'{{"x":{entry}}}', "is damaged: its header entry for x cannot be understood"),
+    ):
+        content = len(header).to_bytes(8, "little") + header.encode() + bytes(4)
+        (single / SINGLE).write_bytes(content)
+        refuse(single, message)
+
+
+def test_a_disk_that_fails_while_reading(single: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> torch.Tensor:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("gr00t_model.checkpoint.read_tensor", fail)
+    with pytest.raises(CheckpointError, match=r"model.safetensors cannot be read: Input/output error"):
+        load_model(single)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+        MemoryError(),
+    ],
+)
+def test_too_little_memory_is_named(single: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object) -> torch.Tensor:
+        raise error
+
+    monkeypatch.setattr("gr00t_model.checkpoint.read_tensor", fail)
+    with pytest.raises(BackendError, match=r"single takes 0\.\d GB, more than is free on device cpu"):
+        load_model(single)
+
+
+def test_other_failures_of_torch_stay_what_they_are(single: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> torch.Tensor:
+        raise RuntimeError("no kernel image is available for execution on the device")
+
+    monkeypatch.setattr("gr00t_model.checkpoint.read_tensor", fail)
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        load_model(single)
 
 
 def test_index_naming_a_missing_shard(sharded: Path) -> None:

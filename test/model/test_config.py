@@ -81,6 +81,18 @@ def test_fields_of_others_are_kept() -> None:
     assert content["color_jitter_params"] == {"hue": 0.08}
 
 
+@pytest.mark.parametrize("name", ["to_file", "eagle", "to_diff_dict", "vision", "image_token_id"])
+def test_fields_named_like_a_method_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"config field {name} is 5; expected no such field"):
+        Gr00tN1d6Config(**{name: 5})
+
+
+def test_a_released_switch_that_is_not_implemented_is_refused_where_it_is_on() -> None:
+    assert Gr00tN1d6Config(reproject_vision=False).to_file()["reproject_vision"] is False
+    with pytest.raises(ConfigError, match="reproject_vision is True; expected False: nothing else"):
+        Gr00tN1d6Config(reproject_vision=True)
+
+
 def test_callers_dictionaries_are_not_shared() -> None:
     mine = json.loads(json.dumps(Gr00tN1d6Config.tiny().eagle()))
     config = Gr00tN1d6Config.tiny(eagle_config=mine)
@@ -104,6 +116,10 @@ TINY = Gr00tN1d6Config.tiny()
         ({"state_additive_noise_scale": -1}, "state_additive_noise_scale is -1"),
         ({"noise_s": 1.5}, "noise_s is 1.5; expected at most 1"),
         ({"noise_beta_alpha": 0}, "noise_beta_alpha is 0"),
+        (
+            {"num_inference_timesteps": 1001},
+            "num_inference_timesteps is 1001; expected at most num_timestep_buckets 1000",
+        ),
         ({"select_layer": 9}, "select_layer is 9; expected at most the language model's 4 layers"),
         ({"backbone_embedding_dim": 64}, "backbone_embedding_dim is 64.*hidden_size 32"),
         ({"input_embedding_dim": 48}, "input_embedding_dim is 48.*= 32"),

@@ -164,6 +164,8 @@ def test_wrong_inputs_are_named(
             r"noise has shape \[1, 50, 128\]; expected \[1, 16",
         ),
         ({"num_steps": 0}, "0 denoising steps"),
+        ({"num_steps": 2.5}, r"2\.5 denoising steps"),
+        ({"num_steps": "4"}, "'4' denoising steps"),
     ],
 )
 def test_wrong_arguments_are_named(
