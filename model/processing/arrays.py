@@ -26,7 +26,7 @@ def as_array(value: Any) -> NDArray[Any]:
 
 
 def as_floats(value: Any) -> NDArray[np.float64]:
-    """Real numbers as float64;
+    """Real numbers as float64; None becomes NaN.
 
     Raises:
         NotNumbersError: as :func:`as_array`; or text, complex numbers, integers beyond float64.

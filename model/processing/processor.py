@@ -303,8 +303,23 @@ class Gr00tProcessor:
                     f"statistics exist for {', '.join(sorted(self._statistics)) or 'none'}"
                 )
             statistics = EmbodimentStatistics.from_mapping(tag, self._statistics[tag])
-            self._codecs[tag] = StateActionCodec.build(tag, modalities, statistics, self.options.scaling())
+            codec = StateActionCodec.build(tag, modalities, statistics, self.options.scaling())
+            self._check_room(codec)
+            self._codecs[tag] = codec
         return self._codecs[tag]
+
+    def _check_room(self, codec: StateActionCodec) -> None:
+        needs = {
+            "max_state_dim": codec.state_columns,
+            "max_action_dim": codec.action_columns,
+            "max_action_horizon": codec.action_steps,
+        }
+        for name, needed in needs.items():
+            if needed > getattr(self.options, name):
+                raise ConfigError(
+                    f"embodiment {codec.tag} needs {name} of at least {needed}, found "
+                    f"{getattr(self.options, name)}; the network cannot hold it"
+                )
 
     def _encode(
         self, observation: Mapping[str, Any], tag: str, pixels: PixelType, rng: np.random.Generator | None

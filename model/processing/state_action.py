@@ -366,12 +366,6 @@ def _find(tag: str, group: str, key: str, entries: Mapping[str, KeyStatistics]) 
 
 
 def _pad(values: Float64, width: int, steps: int) -> Float32:
-    if values.shape[1] > steps or values.shape[2] > width:
-        raise ConfigError(
-            f"{values.shape[1]} steps of {values.shape[2]} columns do not fit the network's {steps} "
-            f"x {width}; "
-            "check max_state_dim, max_action_dim and max_action_horizon"
-        )
     padded = np.zeros((values.shape[0], steps, width), np.float32)
     padded[:, : values.shape[1], : values.shape[2]] = values
     return padded

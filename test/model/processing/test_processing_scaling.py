@@ -352,11 +352,6 @@ def test_relative_actions_of_another_batch_are_refused() -> None:
         codec.decode_action(np.zeros((2, STEPS, 3)), {"arm": np.zeros((1, 2, 3))})
 
 
-def test_too_many_columns_for_the_network_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"2 steps of 3 columns do not fit.*max_state_dim"):
-        codec_for(ActionConfig(), {"action": LIMITS}).encode_state({"arm": np.zeros((1, 2, 3))}, 2)
-
-
 @pytest.mark.parametrize(
     ("statistics", "action", "error", "message"),
     [

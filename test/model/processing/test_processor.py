@@ -229,6 +229,15 @@ def test_an_embodiment_without_statistics_lists_those_that_have() -> None:
     assert processor.modality("gr1")["video"].modality_keys == VIEWS
 
 
+@pytest.mark.parametrize(
+    ("option", "needed"), [("max_state_dim", 11), ("max_action_dim", 6), ("max_action_horizon", 16)]
+)
+def test_an_embodiment_too_wide_for_the_network_is_refused_at_once(option: str, needed: int) -> None:
+    made_in_python(**{option: needed}).require_statistics(TAG)
+    with pytest.raises(ConfigError, match=f"{TAG} needs {option} of at least {needed}, found {needed - 1}"):
+        made_in_python(**{option: needed - 1}).require_statistics(TAG)
+
+
 def test_an_embodiment_without_a_number_is_refused() -> None:
     processor = Gr00tProcessor({"mine": robot()}, {"mine": {"state": LIMITS, "action": LIMITS}})
     with pytest.raises(EmbodimentError, match=r"'mine' has no number.*add it to embodiment_id\.json"):
