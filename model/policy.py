@@ -14,11 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from gr00t_model.checkpoint import load_model, resolve, untrained_embodiment
-from gr00t_model.errors import ObservationError
+from gr00t_model.checkpoint import load_model, read_config, resolve, untrained_embodiment
+from gr00t_model.config import Gr00tN1d6Config
+from gr00t_model.errors import CheckpointError, ConfigError, ObservationError
 from gr00t_model.inference import PyTorchEngine, choose_backend
 from gr00t_model.noise import chunk_noise
 from gr00t_model.processing import Gr00tProcessor, ModalityConfig
+from gr00t_model.processing.processor import PROCESSOR_FILE
+from gr00t_model.sizes import is_int
+from gr00t_model.tensor_files import CONFIG_FILE
 
 # Image size of the warm-up observation, height by width. Any size warms the same code; this is a common
 # camera's.
@@ -44,12 +48,18 @@ class Gr00tPolicy:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``bfloat16`` or ``float32``.
         num_steps: denoising steps; None means the checkpoint's number (4 in the released one).
+        letterbox: pad camera images to a square; None means as the checkpoint says, and padded where it says
+            nothing. The first release's code did not pad, so checkpoints made with it want False unless their
+            cameras are square.
+        processor: the checkpoint's processor where the caller has read it already; its letterbox holds.
 
     Raises:
-        CheckpointError: the checkpoint is missing, incomplete or damaged.
+        CheckpointError: the checkpoint is missing, incomplete or damaged, or its processor files do not fit
+            its network.
+        ConfigError: ``num_steps`` is impossible, or a processor file holds a wrong entry.
         EmbodimentError: the tag is unknown to the checkpoint or has no statistics; the message lists those
             it knows.
-        BackendError: the backend, device or precision is not available here.
+        BackendError: the backend, device or precision is not available here, or memory is too small.
     """
 
     def __init__(
@@ -60,18 +70,26 @@ class Gr00tPolicy:
         device: str = "auto",
         precision: str = "auto",
         num_steps: int | None = None,
+        *,
+        letterbox: bool | None = None,
+        processor: Gr00tProcessor | None = None,
     ) -> None:
         self.choice = choose_backend(backend, device, precision)
         self.directory = resolve(directory)
         self.embodiment_tag = embodiment_tag
-        # The processor is read first: it is small, and a wrong tag should not cost the time of loading 6.6
-        # GB.
-        self.processor = Gr00tProcessor.from_pretrained(self.directory)
-        self.modality: Mapping[str, ModalityConfig] = self.processor.modality(embodiment_tag)
-        self.processor.require_statistics(embodiment_tag)
+        # The small files are read first: a wrong tag should not cost the time of loading 6.6 GB.
+        if processor is None:
+            overrides = {} if letterbox is None else {"letterbox": letterbox}
+            processor = Gr00tProcessor.from_pretrained(self.directory, **overrides)
+        elif letterbox is not None:
+            raise ConfigError("letterbox and processor are both given; give letterbox to the processor")
+        self.processor = processor
+        self.modality: Mapping[str, ModalityConfig] = processor.modality(embodiment_tag)
+        processor.require_statistics(embodiment_tag)
+        self.config = read_config(self.directory)
+        _check_fit(self.directory, processor, embodiment_tag, self.config)
+        self.num_steps = _checked_steps(num_steps, self.config)
         model = load_model(self.directory, device=str(self.choice.device), dtype=self.choice.dtype)
-        self.config = model.config
-        self.num_steps = num_steps
         self.untrained = untrained_embodiment(model, self.processor.embodiment_id(embodiment_tag))
         self._engine = PyTorchEngine(model)
 
@@ -103,8 +121,9 @@ class Gr00tPolicy:
         Args:
             observation: ``{"video": {key: uint8 [B, T, H, W, 3]}, "state": {key: float32 [B, T, D]},
                 "language": {key: [[str]]}}``, in the units of the checkpoint's dataset.
-            noise: float32 [B, H, D] to start denoising from. When None and ``t_obs_ns`` is given, it is
-                ``chunk_noise(seed, t_obs_ns, ...)`` (batch 1); when neither is given it is drawn at random.
+            noise: finite [B, H, D] to start denoising from, taken as float32. When None and ``t_obs_ns`` is
+                given, it is ``chunk_noise(seed, t_obs_ns, ...)`` (batch 1); when neither is given it is drawn
+                at random.
             t_obs_ns: stamp of the newest camera frame, nanoseconds.
             seed: seed of the chunk noise.
 
@@ -113,6 +132,8 @@ class Gr00tPolicy:
 
         Raises:
             ObservationError: a key is missing, a shape or type is wrong, or a value is not finite.
+            BackendError: the device's memory does not suffice.
+            Gr00tError: the network's output is not finite, or is no rotation where a rotation is due.
         """
         begun = perf_counter()
         inputs = self.processor.encode(observation, self.embodiment_tag, pixels="uint8")
@@ -124,10 +145,9 @@ class Gr00tPolicy:
                     f"t_obs_ns is the stamp of one observation, but the batch holds {batch}"
                 )
             noise = chunk_noise(seed, t_obs_ns, *shape[1:])
-        if noise is not None and noise.shape != shape:
-            raise ObservationError(f"noise has shape {list(noise.shape)}, expected {list(shape)}")
+        start = None if noise is None else _checked_noise(noise, shape)
         processed = perf_counter()
-        normalized = self._engine.run(inputs, noise, self.num_steps)
+        normalized = self._engine.run(inputs, start, self.num_steps)
         inferred = perf_counter()
         actions = self.processor.decode(normalized, observation["state"], self.embodiment_tag)
         timing = Timing(processed - begun, inferred - processed, perf_counter() - inferred)
@@ -136,20 +156,82 @@ class Gr00tPolicy:
     def warm_up(self, instruction: str = "warm up") -> dict[str, Any]:
         """Run once on a synthetic observation, so that the first real chunk meets loaded kernels and caches.
 
+        The output is not decoded: what a network makes of a grey image need not be an action, and that says
+        nothing about it.
+
         Returns:
             the timing of that run, as in ``get_action``.
         """
         height, width = _WARM_UP_IMAGE
         frames = len(self.modality["video"].delta_indices)
-        steps = len(self.modality["state"].delta_indices)
+        language = self.modality["language"]
         observation = {
             "video": {
                 key: np.full((1, frames, height, width, 3), 127, dtype=np.uint8)
                 for key in self.modality["video"].modality_keys
             },
-            "state": {
-                key: np.zeros((1, steps, size), dtype=np.float32) for key, size in self.state_widths.items()
+            "state": self.processor.neutral_state(self.embodiment_tag),
+            "language": {
+                key: [[instruction] * len(language.delta_indices)] for key in language.modality_keys
             },
-            "language": {key: [[instruction]] for key in self.modality["language"].modality_keys},
         }
-        return self.get_action(observation, t_obs_ns=0)[1]
+        begun = perf_counter()
+        inputs = self.processor.encode(observation, self.embodiment_tag, pixels="uint8")
+        processed = perf_counter()
+        noise = chunk_noise(0, 0, self.config.action_horizon, self.config.max_action_dim)
+        self._engine.run(inputs, noise, self.num_steps)
+        return {"timing": asdict(Timing(processed - begun, perf_counter() - processed, 0.0))}
+
+
+def _check_fit(directory: Path, processor: Gr00tProcessor, tag: str, config: Gr00tN1d6Config) -> None:
+    """Refuse a processor that was made for a network of other sizes.
+
+    Nothing else would notice every case: rows that are too short, for one, would run and mean something else.
+    (That the embodiment's columns and steps fit the processor's sizes is the processor's to check.)
+
+    Raises:
+        CheckpointError: names all that differs.
+    """
+    options = processor.options
+    pairs = (
+        ("max_state_dim", options.max_state_dim, "max_state_dim", config.max_state_dim),
+        ("max_action_dim", options.max_action_dim, "max_action_dim", config.max_action_dim),
+        ("max_action_horizon", options.max_action_horizon, "action_horizon", config.action_horizon),
+    )
+    problems = [
+        f"{ours} is {found} in {PROCESSOR_FILE}, but {theirs} is {wanted} in {CONFIG_FILE}"
+        for ours, found, theirs, wanted in pairs
+        if found != wanted
+    ]
+    number = processor.embodiment_id(tag)
+    if not 0 <= number < config.max_num_embodiments:
+        problems.append(f"{tag} has number {number}, the network 0 to {config.max_num_embodiments - 1}")
+    if problems:
+        raise CheckpointError(
+            f"checkpoint {directory}: processor and network do not fit: {'; '.join(problems)}. Copy the JSON "
+            "files that belong to these weights"
+        )
+
+
+def _checked_steps(num_steps: int | None, config: Gr00tN1d6Config) -> int | None:
+    """ConfigError unless it is None or a possible number of denoising steps."""
+    most = config.num_timestep_buckets
+    if num_steps is not None and (not is_int(num_steps) or not 1 <= num_steps <= most):
+        raise ConfigError(f"num_steps is {num_steps!r}; expected 1 to {most}, or None for the checkpoint's")
+    return num_steps
+
+
+def _checked_noise(noise: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """A copy as torch takes it: float32, native byte order, contiguous, writable."""
+    try:
+        with np.errstate(over="ignore"):  # what overflows is refused below
+            start = np.asarray(noise).astype(np.float32, order="C")
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise ObservationError(
+            f"noise cannot be read as numbers ({error}), expected {list(shape)}"
+        ) from error
+    if start.shape != shape:
+        raise ObservationError(f"noise has shape {list(start.shape)}, expected {list(shape)}")
+    if not np.isfinite(start).all():
+        raise ObservationError("noise holds a value that is not finite")
+    return start

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gr00t_model.errors import BackendError
 from gr00t_model.network import Gr00tN1d6
 from gr00t_model.processing import pixels_to_float
 
@@ -27,16 +28,27 @@ class PyTorchEngine:
 
         Args:
             inputs: what ``Gr00tProcessor.encode`` gives, on the CPU; uint8 pixels are normalised on the
-            device. noise: float32 [B, H, D], or None to draw it from torch's generator. num_steps:
-            denoising steps; None means the checkpoint's number.
+                device.
+            noise: float32 [B, H, D], or None to draw it from torch's generator.
+            num_steps: denoising steps; None means the checkpoint's number.
 
         Returns:
-            float32 [B, H, D]: the normalised action chunk, on the CPU.
+            float32 [B, H, D]: the normalised action chunk, on the CPU. It may hold non-finite values where
+            the inputs do or the weights are broken; decoding refuses those.
+
+        Raises:
+            BackendError: the device's memory does not suffice.
         """
-        on_device = {key: self._move(value) for key, value in inputs.items()}
-        start = None if noise is None else torch.from_numpy(noise).to(self.device)
-        output = self.model.get_action(on_device, noise=start, num_steps=num_steps)
-        return output["action_pred"].float().cpu().numpy()
+        try:
+            on_device = {key: self._move(value) for key, value in inputs.items()}
+            start = None if noise is None else torch.from_numpy(noise).to(self.device)
+            output = self.model.get_action(on_device, noise=start, num_steps=num_steps)
+            return output["action_pred"].float().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            raise BackendError(
+                f"device {self.device} has too little memory for an inference; free memory there, or choose "
+                "another device or precision bfloat16"
+            ) from error
 
     def _move(self, value: Any) -> Any:
         if isinstance(value, list):
