@@ -42,17 +42,6 @@ def reader_for(source: StateSource) -> Reader:
     return JointReader(source.joints, source.field, name)
 
 
-def read_joints(
-    msg: Any, joints: Sequence[str], field: str = "position", source: str = "joint_states"
-) -> Values:
-    """The given joints [D] of a JointState, in order, matched by name. A missing joint raises MessageError
-    too."""
-    values = JointReader(tuple(joints), field, source)(msg)
-    if values is None:
-        raise _missing(source, joints, list(msg.name))
-    return values
-
-
 class JointReader:
     """Reads named joints from JointState messages; remembers where they were, since the order rarely changes.
 
