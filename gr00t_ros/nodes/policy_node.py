@@ -50,6 +50,13 @@ STATUS_PERIOD_S = 1.0
 # A chunk replaces the one before it; a queue would only deliver old ones.
 CHUNKS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 STATUS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+# Values of the parameter letterbox, and what they replace in the checkpoint's processor. Not on and off, which
+# YAML reads as true and false.
+LETTERBOX: dict[str, dict[str, bool]] = {
+    "auto": {},
+    "always": {"letterbox": True},
+    "never": {"letterbox": False},
+}
 
 
 def _usable_instruction(text: str) -> None:
@@ -62,6 +69,12 @@ PARAMETERS = (
     ParameterSpec("backend", "auto", "inference engine: auto or pytorch"),
     ParameterSpec("device", "auto", "auto, cpu, cuda or cuda:N"),
     ParameterSpec("precision", "auto", "auto (bfloat16 on CUDA, float32 on CPU), bfloat16 or float32"),
+    ParameterSpec(
+        "letterbox",
+        "auto",
+        "pad camera images to a square: auto (as processor_config.json says, else always), always or never",
+        choices=tuple(LETTERBOX),
+    ),
     ParameterSpec("num_steps", 0, "denoising steps; 0 takes the checkpoint's number", "", 0, 100),
     ParameterSpec("seed", 0, "seed of the chunk noise, which is a function of it and of the frame's stamp"),
     ParameterSpec(
@@ -118,7 +131,7 @@ class PolicyNode(ManagedNode):
         self.get_logger().info(
             f"loaded {policy.directory} for robot {robot.name}, embodiment {robot.embodiment_tag}, in "
             f"{time.monotonic() - began:.1f} s: {policy.choice.backend} on {policy.choice.device} in "
-            f"{policy.choice.precision}"
+            f"{policy.choice.precision}, letterbox {'on' if policy.processor.letterbox else 'off'}"
         )
         if policy.untrained:
             self.get_logger().warning(self._untrained_warning())
@@ -191,15 +204,18 @@ class PolicyNode(ManagedNode):
         """The policy, warmed up. What is quick to check is checked before the weights are read."""
         # torch takes seconds to import: --help and a wrong robot description need not wait for it.
         from gr00t_model import Gr00tPolicy, Gr00tProcessor
-        from gr00t_model.checkpoint import resolve
+        from gr00t_model.checkpoint import read_config, resolve
 
         directory = resolve(self.parameters["checkpoint"])
         tag = robot.embodiment_tag
-        processor = Gr00tProcessor.from_pretrained(directory)
-        modality = processor.modality(tag)
-        processor.require_statistics(tag)
-        horizon = len(modality["action"].delta_indices)
-        robot.check_against(modality, processor.state_widths(tag), processor.action_widths(tag), horizon)
+        overrides = LETTERBOX[self.parameters["letterbox"]]
+        processor = Gr00tProcessor.from_pretrained(directory, **overrides)
+        robot.check_against(
+            processor.modality(tag),
+            processor.state_widths(tag),
+            processor.action_widths(tag),
+            read_config(directory).action_horizon,
+        )
         policy = Gr00tPolicy(
             directory,
             tag,
@@ -207,6 +223,7 @@ class PolicyNode(ManagedNode):
             device=self.parameters["device"],
             precision=self.parameters["precision"],
             num_steps=self.parameters["num_steps"] or None,
+            processor=processor,
         )
         policy.warm_up()
         return policy

@@ -77,6 +77,15 @@ def checkpoint_without_statistics() -> Path:
 
 
 @functools.cache
+def checkpoint_with_short_network() -> Path:
+    """The network makes fewer steps than the processor files want of it."""
+    path = _copy("short_network")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "action_horizon": 10}))
+    return path
+
+
+@functools.cache
 def foreign_checkpoint() -> Path:
     """A checkpoint of some other model."""
     path = _folder() / "foreign"

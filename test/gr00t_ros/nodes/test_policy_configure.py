@@ -66,6 +66,11 @@ MISTAKES = [
         id="embodiment without statistics",
     ),
     pytest.param(
+        {"checkpoint": checkpoints.checkpoint_with_short_network},
+        r"delta_indices have 16 steps, its horizon only 10",
+        id="network too short",
+    ),
+    pytest.param(
         {"robot__video__keys": ["front", "wrist", "top"]}, r"robot\.video\.top", id="unknown camera"
     ),
     pytest.param({"robot__video__keys": ["front"]}, r"video\.\w*wrist|wrist", id="missing camera"),
@@ -107,6 +112,15 @@ def test_the_mistake_put_right_the_node_configures(node: NodeUnderTest) -> None:
     assert node.change("cleanup")
 
 
+@pytest.mark.parametrize(("letterbox", "word"), [("never", "off"), ("always", "on"), ("auto", "on")])
+def test_the_letterbox_is_as_asked_for(node: NodeUnderTest, letterbox: str, word: str) -> None:
+    assert node.set(**GOOD, checkpoint=str(checkpoints.tiny_checkpoint()), letterbox=letterbox) == []
+    mark = node.mark()
+    assert node.change("configure")
+    assert len(node.since(mark, f"letterbox {word}")) == 1
+    assert node.change("cleanup")
+
+
 def test_weights_that_were_never_trained_are_a_loud_warning(node: NodeUnderTest) -> None:
     assert node.set(**GOOD, checkpoint=str(checkpoints.untrained_checkpoint())) == []
     mark = node.mark()
@@ -126,8 +140,9 @@ def test_weights_that_were_never_trained_are_a_loud_warning(node: NodeUnderTest)
         ({"num_steps": 101}, "num_steps"),
         ({"chekpoint": "x"}, "did you mean 'checkpoint'"),
         ({"device": 3}, "type"),
+        ({"letterbox": "square"}, "auto, always, never"),
     ],
-    ids=["instruction", "rate", "num_steps", "misspelt", "type"],
+    ids=["instruction", "rate", "num_steps", "misspelt", "type", "letterbox"],
 )
 def test_a_bad_parameter_is_refused_with_a_reason(node: NodeUnderTest, values: dict, word: str) -> None:
     reasons = node.set(**values)
@@ -167,6 +182,7 @@ def test_no_session_begins_while_an_inference_of_the_last_one_runs(
     policy.modality = modality(["front", "wrist"], ["arm", "gripper"], ["arm", "gripper"])
     policy.choice = SimpleNamespace(backend="fake", device="cpu", precision="float32")
     policy.directory, policy.untrained = "nowhere", False
+    policy.processor = SimpleNamespace(letterbox=True)
     monkeypatch.setattr(PolicyNode, "_load", lambda self, robot: policy)
     monkeypatch.setattr("gr00t_ros.planning.JOIN_TIMEOUT_S", 0.05)
     arguments = ["--ros-args", "-p", "checkpoint:=x", "-p", "instruction:=go"]
