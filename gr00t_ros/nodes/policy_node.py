@@ -50,8 +50,8 @@ STATUS_PERIOD_S = 1.0
 # A chunk replaces the one before it; a queue would only deliver old ones.
 CHUNKS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 STATUS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-# Values of the parameter letterbox, and what they replace in the checkpoint's processor. Not on and off, which
-# YAML reads as true and false.
+# Values of the parameter letterbox, and what they replace in the checkpoint's processor. Not on and off,
+# which YAML reads as true and false.
 LETTERBOX: dict[str, dict[str, bool]] = {
     "auto": {},
     "always": {"letterbox": True},
