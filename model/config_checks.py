@@ -140,6 +140,7 @@ def _check_agreement(config: "Gr00tN1d6Config") -> None:
     name = "eagle_config.text_config.num_key_value_heads"
     heads = language.num_attention_heads
     agree(heads % language.num_key_value_heads == 0, name, f"a divisor of num_attention_heads {heads}")
+    agree(language.rope_theta > 0, "eagle_config.text_config.rope_theta", "a positive number")
     agree(language.head_dim % 2 == 0, "eagle_config.text_config.head_dim", "an even number")
     agree(
         0 <= config.image_token_id < language.vocab_size,

@@ -21,6 +21,7 @@ from gr00t_model.inference import PyTorchEngine, choose_backend
 from gr00t_model.noise import chunk_noise
 from gr00t_model.processing import Gr00tProcessor, ModalityConfig
 from gr00t_model.processing.processor import PROCESSOR_FILE
+from gr00t_model.processing.tokenizer import IMAGE_TOKEN_ID
 from gr00t_model.sizes import is_int
 from gr00t_model.tensor_files import CONFIG_FILE
 
@@ -206,6 +207,10 @@ def _check_fit(directory: Path, processor: Gr00tProcessor, tag: str, config: Gr0
     number = processor.embodiment_id(tag)
     if not 0 <= number < config.max_num_embodiments:
         problems.append(f"{tag} has number {number}, the network 0 to {config.max_num_embodiments - 1}")
+    if config.image_token_id != IMAGE_TOKEN_ID:
+        problems.append(
+            f"image_token_index is {config.image_token_id} in {CONFIG_FILE}, prompts have {IMAGE_TOKEN_ID}"
+        )
     if problems:
         raise CheckpointError(
             f"checkpoint {directory}: processor and network do not fit: {'; '.join(problems)}. Copy the JSON "

@@ -141,6 +141,7 @@ TINY = Gr00tN1d6Config.tiny()
         ),
         ({"eagle_config": nested(TINY, "text_config", rope_scaling={"x": 1})}, "text_config.rope_scaling"),
         ({"eagle_config": nested(TINY, "text_config", head_dim=15)}, "text_config.head_dim is 15; .*even"),
+        ({"eagle_config": nested(TINY, "text_config", rope_theta=0)}, "rope_theta is 0; expected a positive"),
         (
             {"eagle_config": {"image_token_index": 3}},
             "eagle_config.vision_config is None; expected an object",
