@@ -305,7 +305,7 @@ def test_a_processor_for_another_network_is_refused(
 @pytest.mark.usefixtures("no_loading")
 def test_a_network_for_another_image_token_is_refused(copy: Path) -> None:
     edit_json(copy / "config.json", lambda content: content["eagle_config"].update(image_token_index=5))
-    with pytest.raises(CheckpointError, match="image_token_index is 5 in config.json, prompts have 151669"):
+    with pytest.raises(CheckpointError, match=r"image_token_index is 5 in config.json, prompts have 151669"):
         Gr00tPolicy(copy, "absolute", device="cpu")
 
 
