@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from support_processes import NodeProcess, RosGraph
+from support_processes import REPO, NodeProcess, ProcessStarter, RosGraph, claim_domain
 from support_robots import shipped
 
 ROBOT = shipped("so101")
@@ -111,6 +112,27 @@ class FakeRobot:
             count += 1
             due = max(due + 0.02, time.monotonic() - 0.1)
             time.sleep(max(0.0, due - time.monotonic()))
+
+
+@contextmanager
+def so101_node(module: str, *parameters: str) -> Iterator[tuple[NodeProcess, RosGraph]]:
+    """A node of the SO-101 in a process and a ROS domain of its own, and a graph to talk with it.
+
+    ``parameters`` are ``name:=value``; they come after the shipped files and override them.
+    """
+    domain, lock = claim_domain()
+    starter = ProcessStarter(domain)
+    try:
+        with RosGraph(domain) as graph:
+            arguments = ["--ros-args", "-r", "__ns:=/gr00t"]
+            for file in ("config/policy.yaml", "config/robots/so101.yaml"):
+                arguments += ["--params-file", str(REPO / file)]
+            for parameter in parameters:
+                arguments += ["-p", parameter]
+            yield starter(module, *arguments), graph
+    finally:
+        starter.close()
+        lock.close()
 
 
 class NodeUnderTest:

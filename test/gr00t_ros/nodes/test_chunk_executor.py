@@ -16,8 +16,16 @@ import numpy as np
 import pytest
 
 from gr00t_ros.chunk import Chunk, ChunkGroup
-from support_processes import REPO, Collector, ProcessStarter, RosGraph, claim_domain
-from support_topics import ARM_COMMANDS, GRIPPER_COMMANDS, ROBOT, FakeRobot, NodeUnderTest, nanoseconds
+from support_processes import REPO, Collector, RosGraph
+from support_topics import (
+    ARM_COMMANDS,
+    GRIPPER_COMMANDS,
+    ROBOT,
+    FakeRobot,
+    NodeUnderTest,
+    nanoseconds,
+    so101_node,
+)
 
 pytestmark = pytest.mark.ros
 
@@ -119,29 +127,17 @@ def running() -> Iterator[Bench]:
 
     from gr00t_ros.msg import ActionChunk, ExecutorStatus
 
-    domain, lock = claim_domain()
-    starter = ProcessStarter(domain)
-    try:
-        with RosGraph(domain) as graph:
-            arguments = ["--ros-args", "-r", "__ns:=/gr00t"]
-            for file in ("config/policy.yaml", "config/robots/so101.yaml"):
-                arguments += ["--params-file", str(REPO / file)]
-            process = starter("gr00t_ros.nodes.chunk_executor", *arguments, "-p", "autostart:=true")
-            arm = graph.collect(ARM_COMMANDS, JointTrajectory, 1000)
-            gripper = graph.collect(GRIPPER_COMMANDS, Float64MultiArray, 1000)
-            status = graph.collect("/gr00t/executor/status", ExecutorStatus, 1000)
-            chunks = graph.publisher("/gr00t/action_chunk", ActionChunk, 10)
-            graph.wait_until(lambda: status, "a status")
-            node = NodeUnderTest(process, graph, "/gr00t/chunk_executor")
-            # Before any joint state: a chunk alone moves nothing.
-            robot = FakeRobot(graph, cameras=False, joints=False)
-
-            bench = Bench(node, graph, robot, arm, gripper, status, chunks)
-            yield bench
-            robot.close()
-    finally:
-        starter.close()
-        lock.close()
+    with so101_node("gr00t_ros.nodes.chunk_executor", "autostart:=true") as (process, graph):
+        arm = graph.collect(ARM_COMMANDS, JointTrajectory, 1000)
+        gripper = graph.collect(GRIPPER_COMMANDS, Float64MultiArray, 1000)
+        status = graph.collect("/gr00t/executor/status", ExecutorStatus, 1000)
+        chunks = graph.publisher("/gr00t/action_chunk", ActionChunk, 10)
+        graph.wait_until(lambda: status, "a status")
+        node = NodeUnderTest(process, graph, "/gr00t/chunk_executor")
+        # Before any joint state: a chunk alone moves nothing.
+        robot = FakeRobot(graph, cameras=False, joints=False)
+        yield Bench(node, graph, robot, arm, gripper, status, chunks)
+        robot.close()
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import pytest
 import support_checkpoints as checkpoints
 from support_messages import grey_image, joint_state, modality
 from support_planning import FakePolicy
-from support_processes import REPO, ProcessStarter, RosGraph, claim_domain, ros_environment
-from support_topics import FRONT, JOINTS, ROBOT, WRIST, NodeUnderTest
+from support_processes import REPO, ProcessStarter, RosGraph, ros_environment
+from support_topics import FRONT, JOINTS, ROBOT, WRIST, NodeUnderTest, so101_node
 
 pytestmark = pytest.mark.ros
 
@@ -36,18 +36,8 @@ GOOD: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def node() -> Iterator[NodeUnderTest]:
     """One process for all mistakes: what follows a mistake must not depend on it."""
-    domain, lock = claim_domain()
-    starter = ProcessStarter(domain)
-    try:
-        with RosGraph(domain) as graph:
-            arguments = ["--ros-args", "-r", "__ns:=/gr00t"]
-            for file in ("config/policy.yaml", "config/robots/so101.yaml"):
-                arguments += ["--params-file", str(REPO / file)]
-            process = starter("gr00t_ros.nodes.policy_node", *arguments)
-            yield NodeUnderTest(process, graph, "/gr00t/policy")
-    finally:
-        starter.close()
-        lock.close()
+    with so101_node("gr00t_ros.nodes.policy_node") as (process, graph):
+        yield NodeUnderTest(process, graph, "/gr00t/policy")
 
 
 MISTAKES = [

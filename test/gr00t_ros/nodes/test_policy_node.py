@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from support_checkpoints import tiny_checkpoint
-from support_processes import REPO, Collector, ProcessStarter, RosGraph, claim_domain
-from support_topics import FRONT, JOINTS, ROBOT, WRIST, FakeRobot, NodeUnderTest, nanoseconds
+from support_processes import Collector, RosGraph
+from support_topics import FRONT, JOINTS, ROBOT, WRIST, FakeRobot, NodeUnderTest, nanoseconds, so101_node
 
 pytestmark = pytest.mark.ros
 
@@ -69,25 +69,15 @@ class Bench:
 def running() -> Iterator[Bench]:
     from gr00t_ros.msg import ActionChunk, PolicyStatus
 
-    domain, lock = claim_domain()
-    starter = ProcessStarter(domain)
-    try:
-        with RosGraph(domain) as graph:
-            arguments = ["--ros-args", "-r", "__ns:=/gr00t"]
-            for file in ("config/policy.yaml", "config/robots/so101.yaml"):
-                arguments += ["--params-file", str(REPO / file)]
-            arguments += ["-p", f"checkpoint:={tiny_checkpoint()}", "-p", f"seed:={SEED}"]
-            arguments += ["-p", "rate:=10", "-p", "device:=cpu", "-p", "autostart:=true"]
-            process = starter("gr00t_ros.nodes.policy_node", *arguments)
-            chunks = graph.collect("/gr00t/action_chunk", ActionChunk, 10)
-            status = graph.collect("/gr00t/policy/status", PolicyStatus, 10)
-            robot = FakeRobot(graph)
-            process.wait_for("loaded", 120.0)
-            yield Bench(NodeUnderTest(process, graph, "/gr00t/policy"), graph, robot, chunks, status)
-            robot.close()
-    finally:
-        starter.close()
-        lock.close()
+    parameters = [f"checkpoint:={tiny_checkpoint()}", f"seed:={SEED}"]
+    parameters += ["rate:=10", "device:=cpu", "autostart:=true"]
+    with so101_node("gr00t_ros.nodes.policy_node", *parameters) as (process, graph):
+        chunks = graph.collect("/gr00t/action_chunk", ActionChunk, 10)
+        status = graph.collect("/gr00t/policy/status", PolicyStatus, 10)
+        robot = FakeRobot(graph)
+        process.wait_for("loaded", 120.0)
+        yield Bench(NodeUnderTest(process, graph, "/gr00t/policy"), graph, robot, chunks, status)
+        robot.close()
 
 
 @pytest.fixture
