@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every engine offers to the policy, whatever it runs on.
+
+An engine is made for one checkpoint, one embodiment and one number of denoising steps; a call is a chunk.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from gr00t_model.errors import ObservationError
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Real-time chunking: how much each step of a chunk follows the network, and how much a plan that is
+    already being executed.
+
+    After Euler step s, at time t = (s+1)/N, with the network's velocity v:
+    ``x = weight[s] * (x + v/N) + (1 - weight[s]) * ((1 - t) * noise + t * prefix)``.
+    """
+
+    prefix: np.ndarray
+    """float32 [B, H, D]: the committed plan, normalised as the network's actions are, unclipped. Steps of
+    weight 1 are never read, but must be finite."""
+    weight: np.ndarray
+    """float32 [N, H] in 0..1: 1 is the network alone, 0 the committed plan."""
+
+    def check(self, shape: tuple[int, ...], num_steps: int) -> None:
+        """Refuse what does not fit a chunk of `shape` [B, H, D].
+
+        Raises:
+            ObservationError: a shape differs, a value is not finite, or a weight is outside 0..1.
+        """
+        expected = (("prefix", self.prefix, shape), ("weight", self.weight, (num_steps, shape[1])))
+        for name, value, wanted in expected:
+            if value.shape != wanted:
+                raise ObservationError(f"{name} has shape {list(value.shape)}, expected {list(wanted)}")
+            if not np.isfinite(value).all():
+                raise ObservationError(f"{name} holds a value that is not finite")
+        if self.weight.min() < 0 or self.weight.max() > 1:
+            raise ObservationError(
+                f"weight reaches from {self.weight.min():g} to {self.weight.max():g}, expected 0 to 1"
+            )
+
+
+class Engine(Protocol):
+    """One network on one device, ready to compute chunks."""
+
+    backend: str
+    """pytorch or tensorrt"""
+    device: torch.device
+    precision: str
+    """of most of the arithmetic: float32, bfloat16, fp8, int8 or nvfp4"""
+
+    def run(
+        self, inputs: Mapping[str, Any], noise: np.ndarray | None, guidance: Guidance | None = None
+    ) -> np.ndarray:
+        """One inference.
+
+        Args:
+            inputs: what ``Gr00tProcessor.encode(..., pixels="uint8")`` gives, on the CPU.
+            noise: float32 [B, H, D] to start from, or None to draw it from torch's generator. H may be
+                shorter than the checkpoint's horizon.
+            guidance: a committed plan to join, or None.
+
+        Returns:
+            float32 [B, H, D]: the normalised action chunk, on the CPU. It may hold non-finite values where
+            the inputs do or the weights are broken; decoding refuses those.
+
+        Raises:
+            ObservationError, EmbodimentError: an input is missing, misshaped or out of range.
+            BackendError: the device failed or its memory does not suffice.
+        """
+        ...
+
+    def prepare(self, inputs: Mapping[str, Any]) -> None:
+        """Do now what the shapes of these inputs need once: tables, graphs. Slow; never while a robot
+        waits for a chunk."""
+        ...
