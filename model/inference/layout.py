@@ -14,6 +14,10 @@ from torch import Tensor
 
 from gr00t_model.errors import ObservationError
 
+# Text is padded to one of these lengths where each length costs something once (a CUDA graph, a tuned
+# kernel). With two cameras, a prompt takes 33 tokens beside the instruction and the images.
+TEXT_BUCKETS = (32, 48, 64, 96, 128, 192, 256)
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -103,6 +107,11 @@ def lay_out(
         valid=_mask(tokens, length),
         seen=_mask(torch.full((batch,), padded), length),
     )
+
+
+def text_bucket(tokens: int) -> int | None:
+    """The smallest bucket that holds this many text tokens; None when none does."""
+    return next((bucket for bucket in TEXT_BUCKETS if bucket >= tokens), None)
 
 
 def _mask(counts: Tensor, width: int) -> Tensor | None:

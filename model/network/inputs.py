@@ -22,15 +22,17 @@ _ALWAYS = ("input_ids", "attention_mask", "pixel_values", "state", "embodiment_i
 _TRAINING = ("action", "action_mask")
 
 
-def prepare(inputs: Mapping[str, Any], model: "Gr00tN1d6", *, training: bool) -> dict[str, Any]:
-    """Checked inputs on the model's device; images in the vision tower's type, state and action in the
-    head's.
+def check(
+    inputs: Mapping[str, Any], config: Gr00tN1d6Config, *, training: bool = False, raw_pixels: bool = False
+) -> dict[str, Any]:
+    """The inputs as they were given, ids and masks as int64, once all that can be wrong has been looked for.
+
+    raw_pixels: images may be uint8, still to be scaled to [-1, 1].
 
     Raises:
         ObservationError: an input is missing or misshaped, or a sample has no image token.
         EmbodimentError: an embodiment id outside the checkpoint's.
     """
-    config = model.config
     missing = [name for name in (*_ALWAYS, *(_TRAINING if training else ())) if name not in inputs]
     if missing:
         raise ObservationError(f"the network's inputs lack {', '.join(missing)}")
@@ -53,17 +55,13 @@ def prepare(inputs: Mapping[str, Any], model: "Gr00tN1d6", *, training: bool) ->
     _shape(embodiment, (batch,), "embodiment_id")
     _check_embodiment(embodiment, config.max_num_embodiments)
     images = inputs["pixel_values"]
-    _check_images(images, int((ids == config.image_token_id).sum()), config)
-
-    device = model.device
-    vision_type = model.backbone.model.vision_model.vision_model.embeddings.patch_embedding.weight.dtype
-    head_type = model.action_head.state_encoder.layer1.W.dtype
-    prepared: dict[str, Any] = {
-        "input_ids": ids.to(device),
-        "attention_mask": mask.to(device),
-        "pixel_values": [image.to(device, vision_type) for image in images],
-        "state": state.to(device, head_type),
-        "embodiment_id": embodiment.to(device),
+    _check_images(images, int((ids == config.image_token_id).sum()), config, raw_pixels)
+    checked = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "pixel_values": images,
+        "state": state,
+        "embodiment_id": embodiment,
     }
     if training:
         action, action_mask = inputs["action"], inputs["action_mask"]
@@ -73,8 +71,23 @@ def prepare(inputs: Mapping[str, Any], model: "Gr00tN1d6", *, training: bool) ->
             )
         check_horizon(action.shape[1], config)
         _shape(action_mask, tuple(action.shape), "action_mask")
-        prepared |= {"action": action.to(device, head_type), "action_mask": action_mask.to(device, head_type)}
-    return prepared
+        checked |= {"action": action, "action_mask": action_mask}
+    return checked
+
+
+def prepare(inputs: Mapping[str, Any], model: "Gr00tN1d6", *, training: bool) -> dict[str, Any]:
+    """Checked inputs (`check`) on the model's device; images in the vision tower's type, state and action in
+    the head's."""
+    checked = check(inputs, model.config, training=training)
+    vision_type = model.backbone.model.vision_model.vision_model.embeddings.patch_embedding.weight.dtype
+    head_type = model.action_head.state_encoder.layer1.W.dtype
+    types = dict.fromkeys(("state", "action", "action_mask"), head_type)
+    return {
+        name: [image.to(model.device, vision_type) for image in value]
+        if name == "pixel_values"
+        else value.to(model.device, types.get(name))
+        for name, value in checked.items()
+    }
 
 
 def starting_noise(
@@ -162,7 +175,7 @@ def _check_embodiment(embodiment: Tensor, count: int) -> None:
         raise EmbodimentError(f"embodiment id {int(outside[0])} is outside this checkpoint's 0..{count - 1}")
 
 
-def _check_images(images: Sequence[Tensor], places: int, config: Gr00tN1d6Config) -> None:
+def _check_images(images: Sequence[Tensor], places: int, config: Gr00tN1d6Config, raw: bool) -> None:
     """Each image by itself, and all of them against the number of image tokens in the prompts."""
     multiple = config.image_multiple
     for index, image in enumerate(images):
@@ -172,7 +185,7 @@ def _check_images(images: Sequence[Tensor], places: int, config: Gr00tN1d6Config
                 f"pixel_values[{index}] has shape {list(image.shape)}; expected [1, 3, H, W] with H and W "
                 f"multiples of {multiple}"
             )
-        if not image.is_floating_point():
+        if not image.is_floating_point() and not (raw and image.dtype == torch.uint8):
             raise ObservationError(
                 f"pixel_values[{index}] has type {image.dtype}; expected floats in [-1, 1]"
             )

@@ -6,8 +6,7 @@ become views of them, so both forms can be used and compared. When the network i
 needs is freed: the language head, the pooling head, the time modulations, all other embodiments' weights.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -123,11 +122,3 @@ def deploy(network: Gr00tN1d6, embodiment_id: int, num_steps: int | None = None)
     with torch.no_grad():
         return Deployed(network, embodiment_id, num_steps).eval()
 
-
-def memory_report(form: Deployed) -> Mapping[str, Any]:
-    """Bytes of each part, for logs and benchmarks."""
-    parts = {"vision": form.vision, "language": form.language, "head": form.head}
-    return {
-        "embed_tokens": total_bytes([form.embed_tokens]),
-        **{name: total_bytes(part.parameters()) for name, part in parts.items()},
-    }
