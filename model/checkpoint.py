@@ -34,12 +34,16 @@ from gr00t_model.tensor_files import (
 __all__ = [
     "check_files",
     "load_model",
+    "locate_weights",
     "read_config",
     "resolve",
     "save_model",
     "untrained_embodiment",
     "write_random_checkpoint",
 ]
+
+# Where each tensor of a checkpoint lies.
+Entries = dict[str, tuple[Path, Entry]]
 
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.ckpt")
 # org/name, optionally @revision: what the hub calls a repository.
@@ -146,6 +150,23 @@ def check_files(directory: str | os.PathLike[str]) -> list[str]:
 # ---- reading -------------------------------------------------------------------------------------
 
 
+def locate_weights(directory: Path) -> tuple[Gr00tN1d6, Entries]:
+    """The network on the meta device, and where each of its tensors lies: all headers are compared with it,
+    no weight is read.
+
+    Raises:
+        CheckpointError: a file or tensor is missing, superfluous, misshaped, damaged or truncated; the
+            message names it.
+    """
+    model = Gr00tN1d6.on_meta(read_config(directory))
+    entries = _entries(directory)
+    problems = _compare(entries, model.shapes())
+    if problems:
+        more = f"; and {len(problems) - _SHOWN} more problems" if len(problems) > _SHOWN else ""
+        raise CheckpointError(f"checkpoint {directory}: {'; '.join(problems[:_SHOWN])}{more}")
+    return model, entries
+
+
 def load_model(
     directory_or_hub_id: str | os.PathLike[str],
     *,
@@ -162,12 +183,7 @@ def load_model(
         BackendError: the device's memory is too small; the message names it and the size.
     """
     directory = resolve(directory_or_hub_id)
-    model = Gr00tN1d6.on_meta(read_config(directory))
-    entries = _entries(directory)
-    problems = _compare(entries, model.shapes())
-    if problems:
-        more = f"; and {len(problems) - _SHOWN} more problems" if len(problems) > _SHOWN else ""
-        raise CheckpointError(f"checkpoint {directory}: {'; '.join(problems[:_SHOWN])}{more}")
+    model, entries = locate_weights(directory)
     by_file: dict[Path, list[Entry]] = {}
     for file, entry in entries.values():
         by_file.setdefault(file, []).append(entry)
@@ -175,11 +191,11 @@ def load_model(
         for file, wanted in by_file.items():
             with file.open("rb") as opened:
                 for entry in sorted(wanted, key=lambda e: e.start):
-                    _put(model, entry.name, read_tensor(opened, entry).to(device, dtype or entry.dtype))
+                    put_tensor(model, entry.name, read_tensor(opened, entry).to(device, dtype or entry.dtype))
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         size = sum(math.prod(e.shape) * (dtype or e.dtype).itemsize for _, e in entries.values())
         raise BackendError(
@@ -191,21 +207,21 @@ def load_model(
     return model.eval()
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
     """torch has a type for a full GPU, and only words for a full CPU or a GPU too full to be begun with."""
     known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
     return known or any(words in str(error) for words in ("out of memory", "can't allocate memory"))
 
 
-def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
-    """Replace one meta parameter by its values, keeping whether it is trained."""
+def put_tensor(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Replace one parameter (a meta one, mostly) by these values, keeping whether it is trained."""
     owner, _, leaf = name.rpartition(".")
     module = model.get_submodule(owner)
     requires_grad = module.get_parameter(leaf).requires_grad
     module.register_parameter(leaf, nn.Parameter(tensor, requires_grad=requires_grad))
 
 
-def _entries(directory: Path) -> dict[str, tuple[Path, Entry]]:
+def _entries(directory: Path) -> Entries:
     """Where each tensor of the checkpoint lies.
 
     Raises:
@@ -252,7 +268,7 @@ def _no_weights(directory: Path) -> str:
     return f"{directory} holds no weights: neither {SINGLE_FILE} nor {INDEX_FILE}"
 
 
-def _compare(entries: dict[str, tuple[Path, Entry]], expected: dict[str, tuple[int, ...]]) -> list[str]:
+def _compare(entries: Entries, expected: dict[str, tuple[int, ...]]) -> list[str]:
     """How the tensors found differ from those the network has."""
     missing = [
         f"tensor {name} {list(shape)} is missing" for name, shape in expected.items() if name not in entries

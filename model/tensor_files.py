@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Safetensors files read and written one tensor at a time, with every kind of damage named.
 
-`checkpoint.py` is the only user. The format is a length, a JSON header and raw bytes; reading it here
-rather than through a memory map keeps a load at one copy of the weights in memory, and a file that changes
-on disk later cannot change, or crash, a running robot.
+`checkpoint.py` and `inference/streamed.py` use it. The format is a length, a JSON header and raw bytes;
+reading it here rather than through a memory map keeps a load at one copy of the weights in memory, and a file
+that changes on disk later cannot change, or crash, a running robot.
 """
 
 import json
@@ -123,15 +123,32 @@ def read_tensor(file: BinaryIO, entry: Entry) -> Tensor:
     Raises:
         CheckpointError: the file ends too early.
     """
-    raw = torch.empty(entry.nbytes, dtype=torch.uint8)
-    file.seek(entry.start)
+    return _read(file, entry, entry.start, entry.nbytes).view(entry.shape)
+
+
+def read_rows(file: BinaryIO, entry: Entry, rows: Sequence[int]) -> Tensor:
+    """Only these rows (indices of the first dimension) of a tensor: [len(rows), ...], in the order given.
+
+    Raises:
+        CheckpointError: the file ends too early.
+    """
+    assert all(0 <= row < entry.shape[0] for row in rows), (entry.name, entry.shape, rows)
+    size = entry.nbytes // entry.shape[0]
+    parts = [_read(file, entry, entry.start + row * size, size) for row in rows]
+    return torch.cat(parts).view(len(rows), *entry.shape[1:])
+
+
+def _read(file: BinaryIO, entry: Entry, start: int, nbytes: int) -> Tensor:
+    """Values of a tensor from byte `start` of the file, flat."""
+    raw = torch.empty(nbytes, dtype=torch.uint8)
+    file.seek(start)
     view = memoryview(raw.numpy())
     while view:
         count = file.readinto(view)  # type: ignore[attr-defined]
         if not count:
             raise CheckpointError(f"{file.name} ended inside {entry.name}; copy or download it again")
         view = view[count:]
-    return raw.view(entry.dtype).view(entry.shape)
+    return raw.view(entry.dtype)
 
 
 def write_tensors(path: Path, specs: Sequence[Spec], value: Callable[[Spec], Tensor]) -> None:
