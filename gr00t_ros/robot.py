@@ -31,6 +31,7 @@ from gr00t_ros.robot_types import (
     RecordingConfig,
     StateSource,
     TopicSpec,
+    VerificationConfig,
     VideoSource,
 )
 from gr00t_ros.units import SI, JointUnit
@@ -45,6 +46,7 @@ __all__ = [
     "RobotConfig",
     "StateSource",
     "TopicSpec",
+    "VerificationConfig",
     "VideoSource",
 ]
 
@@ -68,6 +70,7 @@ class RobotConfig:
     instruction: InstructionConfig
     recording: RecordingConfig
     executor: ExecutorConfig
+    verification: VerificationConfig
 
     @classmethod
     def from_file(cls, path: str | Path) -> RobotConfig:
@@ -127,6 +130,9 @@ class RobotConfig:
         executor = robot_parsing.read_executor(
             top.section("executor", "executor options", required=False), state
         )
+        verification = robot_parsing.read_verification(
+            top.section("verification", "how exact an engine must be", required=False)
+        )
         top.done()
         return cls(
             name=name,
@@ -140,6 +146,7 @@ class RobotConfig:
             instruction=instruction,
             recording=recording,
             executor=executor,
+            verification=verification,
         )._checked_topics()
 
     @property

@@ -16,6 +16,7 @@ from gr00t_ros.robot_sections import Section
 from gr00t_ros.robot_types import (
     COMPRESSED_IMAGE,
     DEFAULT_MAX_CHUNK_AGE,
+    DEFAULT_MAX_ENGINE_ERROR,
     DEFAULT_MAX_JOINT_STATE_AGE,
     DEFAULT_MAX_START_AHEAD,
     DEFAULT_MAX_TRACKING_ERROR,
@@ -35,6 +36,7 @@ from gr00t_ros.robot_types import (
     JointLimits,
     RecordingConfig,
     StateSource,
+    VerificationConfig,
     VideoSource,
 )
 from gr00t_ros.units import JointUnit
@@ -44,6 +46,9 @@ REPRESENTATIONS = ("joint_position", "joint_velocity", "twist", "ee_pose", "scal
 SUPPORTED_REPRESENTATIONS = ("joint_position", "scalar")
 INTERFACES = (JOINT_TRAJECTORY, FLOAT64_MULTI_ARRAY, JOINT_STATE, "pose_stamped", "twist")
 SUPPORTED_INTERFACES = (JOINT_TRAJECTORY, FLOAT64_MULTI_ARRAY, JOINT_STATE)
+
+
+_ENGINE_ERROR = "how far an engine may be from the float32 network, in rad, m or a scalar's own unit"
 
 
 def read_keys(section: Section, what: str) -> tuple[str, ...]:
@@ -225,8 +230,11 @@ def read_limits(section: Section, known: Iterable[str], commanded: Iterable[str]
             DEFAULT_MAX_TRACKING_ERROR,
             above=0.0,
         )
+        engine_error = None
+        if part.has("max_engine_error"):
+            engine_error = part.number("max_engine_error", _ENGINE_ERROR, above=0.0)
         part.done()
-        limits[joint] = JointLimits(low, high, velocity, acceleration, error)
+        limits[joint] = JointLimits(low, high, velocity, acceleration, error, engine_error)
     return limits
 
 
@@ -244,6 +252,15 @@ def read_recording(section: Section) -> RecordingConfig:
     """What recordings take as action."""
     config = RecordingConfig(
         section.text("action_source", "where actions come from", "commands", ("commands", "future_state"))
+    )
+    section.done()
+    return config
+
+
+def read_verification(section: Section) -> VerificationConfig:
+    """How exact an engine must be."""
+    config = VerificationConfig(
+        section.number("max_joint_error", _ENGINE_ERROR, DEFAULT_MAX_ENGINE_ERROR, above=0.0)
     )
     section.done()
     return config

@@ -52,6 +52,16 @@ def test_reads_every_part() -> None:
     assert robot.limits["elbow"].acceleration is None
     assert robot.joints == ("shoulder", "elbow", "gripper")
     assert robot.executor_joint_state_topic == "/joint_states"
+    assert robot.verification.max_joint_error == 0.03
+    assert robot.limits["shoulder"].max_engine_error is None
+
+
+def test_how_exact_an_engine_must_be() -> None:
+    values = changed("limits.elbow.max_engine_error", 0.1)
+    values["verification"] = {"max_joint_error": 0.02}
+    robot = RobotConfig.from_mapping(values)
+    assert robot.verification.max_joint_error == 0.02
+    assert robot.limits["elbow"].max_engine_error == 0.1
 
 
 def test_lists_its_topics_with_types() -> None:
@@ -177,6 +187,15 @@ def test_is_immutable() -> None:
         ("recording.action_source", "command", "(did you mean commands?)"),
         ("executor.max_chunk_age", -1.0, "robot.executor.max_chunk_age: found -1.0"),
         ("executor.max_chunk_aeg", 1.0, "(did you mean max_chunk_age?)"),
+        (
+            "verification",
+            {"max_joint_error": 0.0},
+            "robot.verification.max_joint_error: found 0.0, expected how far",
+        ),
+        ("verification", {"max_error": 0.1}, "(did you mean max_joint_error?)"),
+        ("verification", 0.03, "robot.verification: found 0.03"),
+        ("limits.elbow.max_engine_error", -0.1, "robot.limits.elbow.max_engine_error: found -0.1"),
+        ("limits.elbow.max_engine_error", "0.1", "(a number, without quotes"),
         (
             "sate",
             {},
