@@ -81,3 +81,8 @@ class Engine(Protocol):
         """Do now what the shapes of these inputs need once: tables, graphs. Slow; never while a robot
         waits for a chunk."""
         ...
+
+    def catch_up(self) -> None:
+        """Do now what the last chunk would have gained from having. Called between two chunks; takes up to
+        a second the first time a shape is seen, and nothing otherwise."""
+        ...

@@ -1,59 +1,280 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The readable network, run as it is by PyTorch: the engine that every machine has and every other is
-compared with."""
+"""The deployed form run by PyTorch: the engine that every machine has.
 
-from collections.abc import Mapping
+On the CPU layers run as they are written. On CUDA a chunk is one recorded graph per shape; a prompt's text is
+padded to one of a few lengths, so that a new instruction finds its graph ready. A shape that has none yet
+runs layer by layer, and its graph is recorded between two chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from gr00t_model.errors import BackendError
+from gr00t_model.errors import BackendError, ConfigError, EmbodimentError
+from gr00t_model.inference.compiling import compile_layers, many_versions, plain_layers
+from gr00t_model.inference.deployed import Context, deploy
+from gr00t_model.inference.engine import Guidance
+from gr00t_model.inference.layout import TEXT_BUCKETS, Layout, lay_out, text_bucket
+from gr00t_model.inference.program import CudaGraphs, Program, Record, Shape
 from gr00t_model.network import Gr00tN1d6
+from gr00t_model.network import inputs as checks
 from gr00t_model.processing import pixels_to_float
+
+COMPILE = ("auto", "on", "off")
+# Graphs kept at once; each holds buffers, and a robot needs one for each length of text.
+MAX_PROGRAMS = 16
+# Text lengths that are recorded before the first chunk; longer instructions are when they come.
+PREPARED_TEXT_TOKENS = 128
+# Runs that decide whether compiled layers pay.
+_TRIAL_RUNS = 20
+# Compiled layers round differently. Anything below this is not rounding.
+_COMPILED_COSINE = 0.999
 
 
 class PyTorchEngine:
-    """Owns a model in eval mode on its device; one call is one chunk."""
+    """See the module. `Engine` describes what it offers.
 
-    def __init__(self, model: Gr00tN1d6) -> None:
-        self.model = model.eval()
-        self.device = next(model.parameters()).device
+    Args:
+        network: gives its weights to the deployed form; both share them.
+        embodiment_id: whose weights and actions.
+        num_steps: denoising steps; None means the checkpoint's number.
+        compile: "on", "off", or "auto": on CUDA, whichever `prepare` measures to be faster; off on a CPU,
+            where compiling takes a compiler and gains little.
+        record: how a chunk is recorded; None records CUDA graphs on CUDA and nothing on a CPU.
+        graphs: False turns recording off.
+    """
+
+    backend = "pytorch"
+
+    def __init__(
+        self,
+        network: Gr00tN1d6,
+        embodiment_id: int,
+        num_steps: int | None = None,
+        *,
+        compile: str = "auto",
+        graphs: bool = True,
+        record: Record | None = None,
+    ) -> None:
+        if compile not in COMPILE:
+            raise ConfigError(f"compile is {compile!r}; expected one of {', '.join(COMPILE)}")
+        self.form = deploy(network.eval(), embodiment_id, num_steps)
+        self.device = self.form.device
+        self.precision = str(self.form.dtype).removeprefix("torch.")
+        on_cuda = self.device.type == "cuda"
+        self.compile = "off" if compile == "auto" and not on_cuda else compile
+        self.notes: list[str] = []
+        """what `prepare` chose, and why, in words fit for a log"""
+        self._record = record if record is not None else CudaGraphs(self.device) if on_cuda else None
+        if not graphs:
+            self._record = None
+        self._programs: dict[Shape, Program] = {}
+        self._wanted: Shape | None = None
+        self._layout: tuple[Tensor, Tensor, Layout] | None = None
+        if self.compile == "on":
+            compile_layers(self.form)
+
+    # ---- a chunk ---------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def run(
-        self, inputs: Mapping[str, Any], noise: np.ndarray | None, num_steps: int | None = None
+        self, inputs: Mapping[str, Any], noise: np.ndarray | None, guidance: Guidance | None = None
     ) -> np.ndarray:
-        """One inference.
+        """See `Engine.run`."""
+        return self._guarded(lambda: self._run(*self._check(inputs, noise, guidance), guidance))
 
-        Args:
-            inputs: what ``Gr00tProcessor.encode`` gives, on the CPU; uint8 pixels are normalised on the
-                device.
-            noise: float32 [B, H, D], or None to draw it from torch's generator.
-            num_steps: denoising steps; None means the checkpoint's number.
+    def _run(
+        self, checked: dict[str, Any], start: Tensor, shape: Shape | None, guidance: Guidance | None
+    ) -> np.ndarray:
+        program = None if shape is None else self._programs.get(shape)
+        if program is None:
+            self._wanted = shape
+            return self._layer_by_layer(checked, start, guidance).numpy()
+        return program.run(*_sample(checked), start, guidance).numpy()
 
-        Returns:
-            float32 [B, H, D]: the normalised action chunk, on the CPU. It may hold non-finite values where
-            the inputs do or the weights are broken; decoding refuses those.
+    def _check(
+        self, inputs: Mapping[str, Any], noise: np.ndarray | None, guidance: Guidance | None
+    ) -> tuple[dict[str, Any], Tensor, Shape | None]:
+        """Checked inputs, the noise to start from, and the shape under which the chunk would be recorded."""
+        config = self.form.config
+        checked = checks.check(inputs, config, raw_pixels=True)
+        others = checked["embodiment_id"] != self.form.embodiment_id
+        if bool(others.any()):
+            raise EmbodimentError(
+                f"embodiment id {int(checked['embodiment_id'][others][0])} was given to an engine made for "
+                f"{self.form.embodiment_id}"
+            )
+        given = None if noise is None else torch.from_numpy(noise)
+        on_cpu = {"state": checked["state"].to(self.form.dtype)}
+        start = checks.starting_noise(given, None, on_cpu, self.form)
+        if guidance is not None:
+            guidance.check(tuple(start.shape), self.form.num_steps)
+        return checked, start, self._shape(checked, start, guidance is not None)
 
-        Raises:
-            BackendError: the device's memory does not suffice.
-        """
+    def _shape(self, checked: Mapping[str, Any], start: Tensor, guided: bool) -> Shape | None:
+        """None where nothing is recorded: on a CPU, for a batch, for text that no bucket holds."""
+        ids, images = checked["input_ids"], checked["pixel_values"]
+        raw = all(image.dtype == torch.uint8 for image in images)
+        tokens = text_bucket(int((ids != self.form.config.image_token_id).sum()))
+        if self._record is None or len(ids) != 1 or tokens is None or not raw:
+            return None
+        sizes = tuple((int(image.shape[2]), int(image.shape[3])) for image in images)
+        return Shape(sizes, tokens, checked["state"].shape[1], start.shape[1], guided)
+
+    def _guarded(self, work: Callable[[], Any]) -> Any:
         try:
-            on_device = {key: self._move(value) for key, value in inputs.items()}
-            start = None if noise is None else torch.from_numpy(noise).to(self.device)
-            output = self.model.get_action(on_device, noise=start, num_steps=num_steps)
-            return output["action_pred"].float().cpu().numpy()
+            return work()
         except torch.OutOfMemoryError as error:
             raise BackendError(
                 f"device {self.device} has too little memory for an inference; free memory there, or choose "
                 "another device or precision bfloat16"
             ) from error
 
-    def _move(self, value: Any) -> Any:
-        if isinstance(value, list):
-            return [self._move(item) for item in value]
-        if not isinstance(value, torch.Tensor):
-            return value
-        moved = value.to(self.device, non_blocking=True)
-        return pixels_to_float(moved) if moved.dtype == torch.uint8 else moved
+    # ---- layer by layer --------------------------------------------------------------------------
+
+    def _layer_by_layer(
+        self,
+        checked: Mapping[str, Any],
+        start: Tensor,
+        guidance: Guidance | None,
+        done: Callable[[str], None] = lambda stage: None,
+    ) -> Tensor:
+        """Without a recording. `done` is told when a stage has been started."""
+        images = [self._pixels(image) for image in checked["pixel_values"]]
+        layout = self._lay_out(checked["input_ids"], checked["attention_mask"])
+        state = checked["state"].to(self.device, self.form.dtype)
+        noise = start.to(self.device)
+        along = (
+            ()
+            if guidance is None
+            else tuple(torch.from_numpy(part).to(noise) for part in (guidance.prefix, guidance.weight))
+        )
+        done("upload")
+        context: Context = self.form.backbone(images, layout)
+        done("backbone")
+        actions = self.form.head(context, state, noise, *along)
+        done("action")
+        result = actions.float().cpu()
+        done("download")
+        return result
+
+    def _pixels(self, image: Tensor) -> Tensor:
+        moved = image.to(self.device, non_blocking=True)
+        return (pixels_to_float(moved) if moved.dtype == torch.uint8 else moved).to(self.form.dtype)
+
+    def _lay_out(self, ids: Tensor, mask: Tensor) -> Layout:
+        """The layout of these prompts on the device; that of the last ones is kept."""
+        last = self._layout
+        if last is None or not torch.equal(last[0], ids) or not torch.equal(last[1], mask):
+            layout = lay_out(ids, mask, self.form.config.image_token_id).to(self.device)
+            last = self._layout = ids.clone(), mask.clone(), layout
+        return last[2]
+
+    # ---- before and between chunks ---------------------------------------------------------------
+
+    @torch.inference_mode()
+    def prepare(self, inputs: Mapping[str, Any]) -> None:
+        """See `Engine.prepare`: tables, and on CUDA the graphs of these images for every usual length of
+        instruction; with compile "auto" also the choice between plain and compiled layers."""
+        self._guarded(lambda: self._prepare(inputs))
+
+    def _prepare(self, inputs: Mapping[str, Any]) -> None:
+        checked, start, shape = self._check(inputs, None, None)
+        if shape is None:
+            with many_versions():
+                self._layer_by_layer(checked, start, None)
+            return
+        if self.compile == "auto":
+            self._choose_layers(checked, start, shape)
+        for tokens in TEXT_BUCKETS:
+            if shape.text_tokens <= tokens <= max(PREPARED_TEXT_TOKENS, shape.text_tokens):
+                self._add_program(Shape(**{**shape.__dict__, "text_tokens": tokens}))
+
+    def catch_up(self) -> None:
+        """See `Engine.catch_up`."""
+        wanted, self._wanted = self._wanted, None
+        if wanted is not None:
+            with torch.inference_mode():
+                self._guarded(lambda: self._add_program(wanted))
+
+    def _add_program(self, shape: Shape) -> Program:
+        if shape not in self._programs:
+            assert self._record is not None
+            with many_versions():
+                self._programs[shape] = Program(self.form, shape, self._record)
+            while len(self._programs) > MAX_PROGRAMS:
+                del self._programs[next(iter(self._programs))]  # the oldest
+        return self._programs[shape]
+
+    def _choose_layers(self, checked: Mapping[str, Any], start: Tensor, shape: Shape) -> None:
+        """Plain or compiled layers, by measuring both on the same inputs. Whatever goes wrong with the
+        compiler leaves the plain ones."""
+        plain = self._add_program(shape)
+        expected, plain_s = self._try(plain, checked, start)
+        self._programs.clear()
+        try:
+            compile_layers(self.form)
+            found, compiled_s = self._try(self._add_program(shape), checked, start)
+            moved = expected - start, found - start
+            cosine = float(torch.cosine_similarity(*(part.flatten().double() for part in moved), dim=0))
+            if not cosine >= _COMPILED_COSINE:
+                raise BackendError(f"compiled layers give other actions (cosine {cosine:.5f})")
+        except Exception as error:  # a compiler has many ways to fail, and none of them matters here
+            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            self.notes.append(f"layers are not compiled: {reason}")
+            compiled_s = float("inf")
+        else:
+            self.notes.append(
+                f"layers {'are' if compiled_s < plain_s else 'are not'} compiled: a chunk takes "
+                f"{compiled_s * 1e3:.2f} ms with, {plain_s * 1e3:.2f} ms without"
+            )
+        if compiled_s < plain_s:
+            self.compile = "on"
+            return
+        self.compile = "off"
+        plain_layers(self.form)
+        self._programs = {shape: plain}
+
+    def _try(self, program: Program, checked: Mapping[str, Any], start: Tensor) -> tuple[Tensor, float]:
+        """Actions and the median time of a chunk [s]."""
+        times = []
+        for _ in range(_TRIAL_RUNS):
+            begun = perf_counter()
+            actions = program.run(*_sample(checked), start, None)
+            times.append(perf_counter() - begun)
+        return actions, median(times)
+
+    # ---- for benchmarks --------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def stages(
+        self, inputs: Mapping[str, Any], noise: np.ndarray | None, guidance: Guidance | None = None
+    ) -> dict[str, float]:
+        """Seconds of upload, backbone, action and download in one chunk; the device is waited for between
+        them, so their sum is more than a chunk takes."""
+        checked, start, shape = self._check(inputs, noise, guidance)
+        program = None if shape is None else self._programs.get(shape)
+        if program is not None:
+            return program.stages(*_sample(checked), start, guidance)
+        times: dict[str, float] = {}
+        begun = [perf_counter()]
+
+        def done(stage: str) -> None:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            begun.append(perf_counter())
+            times[stage] = begun[-1] - begun[-2]
+
+        self._layer_by_layer(checked, start, guidance, done)
+        return times
+
+
+def _sample(checked: Mapping[str, Any]) -> tuple[Tensor, Tensor, Sequence[Tensor], Tensor]:
+    return checked["input_ids"], checked["attention_mask"], checked["pixel_values"], checked["state"]

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""torch.compile, layer by layer: what one layer costs to compile serves all layers of its kind.
+
+The three kinds of layer are nearly all of the network, so compiling the whole would take many times longer
+for little more. Code is kept on disk by torch, so a second start compiles nothing.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from gr00t_model.inference.deployed import Deployed
+
+# Versions of one layer's code, at most: by text length, with and without mask, for self and cross attention.
+_VERSIONS = 64
+
+
+@cache
+def _compiled(kind: Any) -> Any:
+    return torch.compile(kind.forward, dynamic=False)
+
+
+def _layers(form: Deployed) -> Iterator[nn.Module]:
+    yield from form.vision.layers
+    yield from form.language.layers
+    yield from form.head.blocks
+
+
+def compile_layers(form: Deployed) -> None:
+    """Have the layers run compiled; the code is made at their first run with each shape."""
+    for layer in _layers(form):
+        layer.forward = partial(_compiled(type(layer)), layer)  # type: ignore[method-assign]
+
+
+def plain_layers(form: Deployed) -> None:
+    """Have the layers run as they are written."""
+    for layer in _layers(form):
+        layer.__dict__.pop("forward", None)
+
+
+def many_versions() -> contextlib.AbstractContextManager[None]:
+    """Let torch keep a version of a layer for each shape; by default it gives up after eight, in silence."""
+    from torch._dynamo import config
+
+    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+    return config.patch({name: max(_VERSIONS, getattr(config, name))})  # type: ignore[no-any-return]

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole chunk for fixed shapes, recorded once and replayed: on CUDA, one graph launch instead of thousands.
+
+Everything a recorded chunk reads and writes has an address that never changes, so a run is one upload, a
+replay and one download. A prompt's index tensors and text embeddings are written only when it changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from gr00t_model.inference.deployed import Context, Deployed
+from gr00t_model.inference.engine import Guidance
+from gr00t_model.inference.layout import Layout, lay_out
+from gr00t_model.inference.staging import Staging
+from gr00t_model.processing import pixels_to_float
+
+Body = Callable[[], object]
+Record = Callable[[Body], Body]
+"""Takes a function that reads and writes fixed addresses, gives one that does the same again."""
+
+# Runs before a recording: libraries choose their kernels and reserve memory in them.
+WARM_UP_RUNS = 3
+
+
+class CudaGraphs:
+    """Records CUDA graphs that share one pool of memory: they never run at the same time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, body: Body) -> Body:
+        """Run `body` a few times, then record it."""
+        with torch.cuda.device(self.device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP_RUNS):
+                    body()
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads of the process may use CUDA meanwhile.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                body()
+        return graph.replay
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides the shapes of a chunk's tensors, for one sample."""
+
+    images: tuple[tuple[int, int], ...]
+    """height and width of each image, in order [px]"""
+    text_tokens: int
+    state_tokens: int
+    horizon: int
+    guided: bool
+
+
+class Program:
+    """One recorded chunk."""
+
+    def __init__(self, form: Deployed, shape: Shape, record: Record) -> None:
+        self.shape = shape
+        self._form, self._record = form, record
+        config, device = form.config, form.device
+        multiple = config.image_multiple
+        image_tokens = sum(height * width // multiple**2 for height, width in shape.images)
+        chunk = (1, shape.horizon, config.max_action_dim)
+        fields: dict[str, tuple[Sequence[int], torch.dtype]] = {
+            f"image_{i}": ((1, 3, *size), torch.uint8) for i, size in enumerate(shape.images)
+        }
+        fields["state"] = (1, shape.state_tokens, config.max_state_dim), torch.float32
+        fields["noise"] = chunk, torch.float32
+        if shape.guided:
+            fields["prefix"] = chunk, torch.float32
+            fields["weight"] = (form.num_steps, shape.horizon), torch.float32
+        text, length = (1, shape.text_tokens), (1, shape.text_tokens + image_tokens)
+        self._inputs = Staging(fields, device)
+        self._prompt = Staging(
+            {
+                "text_ids": (text, torch.int64),
+                "order": (length, torch.int64),
+                "text_index": (text, torch.int64),
+                "image_index": ((1, image_tokens), torch.int64),
+                "text_mask": (text, torch.bool),
+                "valid": (length, torch.bool),
+                "seen": (length, torch.bool),
+            },
+            device,
+        )
+        self._output = Staging({"actions": (chunk, torch.float32)}, device)
+        prompt = self._prompt.device
+        self._layout = Layout(**prompt, image_mask=None)
+        self._text = torch.zeros((*text, form.embed_tokens.shape[1]), dtype=form.dtype, device=device)
+        self._prompt_ids: Tensor | None = None
+        form.prepare(shape.images, length[1])
+        self._replay = record(self._chunk)
+        self._halves: tuple[Body, Body] | None = None
+
+    # ---- what is recorded ------------------------------------------------------------------------
+
+    def _chunk(self) -> None:
+        self._act(self._see())
+
+    def _see(self) -> Context:
+        images = [
+            pixels_to_float(self._inputs.device[f"image_{i}"]).to(self._form.dtype)
+            for i in range(len(self.shape.images))
+        ]
+        return self._form.backbone(images, self._layout, self._text)
+
+    def _act(self, context: Context) -> None:
+        given = self._inputs.device
+        actions = self._form.head(
+            context,
+            given["state"].to(self._form.dtype),
+            given["noise"],
+            given.get("prefix"),
+            given.get("weight"),
+        )
+        self._output.device["actions"].copy_(actions)
+
+    # ---- use -------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        images: Sequence[Tensor],
+        state: Tensor,
+        noise: Tensor,
+        guidance: Guidance | None,
+    ) -> Tensor:
+        """One chunk, float32 [1, H, D] on the CPU, from uint8 images and float32 state and noise there."""
+        self._upload(input_ids, attention_mask, images, state, noise, guidance)
+        self._replay()
+        return self._download()
+
+    def stages(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        images: Sequence[Tensor],
+        state: Tensor,
+        noise: Tensor,
+        guidance: Guidance | None,
+    ) -> dict[str, float]:
+        """Seconds that the stages of one chunk take: backbone and action head are recorded apart for this,
+        the first time."""
+        if self._halves is None:
+            kept: list[Context] = []
+
+            def see() -> None:
+                kept[:] = [self._see()]
+
+            first = self._record(see)
+            self._halves = first, self._record(lambda: self._act(kept[0]))
+            self._synchronize()
+        see_again, act_again = self._halves
+        times = {}
+        for name, part in (
+            ("upload", lambda: self._upload(input_ids, attention_mask, images, state, noise, guidance)),
+            ("backbone", see_again),
+            ("action", act_again),
+            ("download", self._download),
+        ):
+            begun = perf_counter()
+            part()
+            self._synchronize()
+            times[name] = perf_counter() - begun
+        return times
+
+    def _upload(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        images: Sequence[Tensor],
+        state: Tensor,
+        noise: Tensor,
+        guidance: Guidance | None,
+    ) -> None:
+        if self._prompt_ids is None or not torch.equal(self._prompt_ids, input_ids):
+            self._set_prompt(input_ids, attention_mask)
+        values = {f"image_{i}": image for i, image in enumerate(images)} | {"state": state, "noise": noise}
+        if guidance is not None:
+            values["prefix"] = torch.from_numpy(guidance.prefix)
+            values["weight"] = torch.from_numpy(guidance.weight)
+        self._inputs.fill(values)
+        self._inputs.upload()
+
+    def _set_prompt(self, input_ids: Tensor, attention_mask: Tensor) -> None:
+        self._prompt_ids = None  # until all of the new one is there
+        layout = lay_out(input_ids, attention_mask, self._form.config.image_token_id, self.shape.text_tokens)
+        for name, field in self._prompt.host.items():
+            value = getattr(layout, name)
+            if value is None:  # nothing is masked
+                field.fill_(True)
+            else:
+                field.copy_(value)
+        self._prompt.upload()
+        self._text.copy_(self._form.embed_tokens[self._layout.text_ids])
+        self._synchronize()  # the host buffer may be filled again
+        self._prompt_ids = input_ids.clone()
+
+    def _download(self) -> Tensor:
+        self._output.download()
+        self._synchronize()
+        return self._output.host["actions"].clone()
+
+    def _synchronize(self) -> None:
+        if self._form.device.type == "cuda":
+            torch.cuda.synchronize(self._form.device)
