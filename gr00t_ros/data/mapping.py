@@ -64,14 +64,16 @@ def map_dataset(dataset: LeRobotDataset, robot: RobotConfig) -> DatasetMapping:
     """
     return DatasetMapping(
         videos={key: dataset.video(key) for key in robot.video},
-        states=_map_groups(dataset, "state", {key: source.joints for key, source in robot.state.items()}),
-        actions=_map_groups(dataset, "action", {key: group.joints for key, group in robot.action.items()}),
+        states=map_groups(dataset, "state", {key: source.joints for key, source in robot.state.items()}),
+        actions=map_groups(dataset, "action", {key: group.joints for key, group in robot.action.items()}),
     )
 
 
-def _map_groups(
+def map_groups(
     dataset: LeRobotDataset, kind: str, wanted: dict[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Column and positions of each group in ``wanted`` ({key: joint names}; ``kind`` is state or action), as
+    :func:`map_dataset` finds them; names that no dataset has leave modality.json and the order."""
     groups = dataset.groups(kind)
     if dataset.modality is not None:
         return {key: _named_group(dataset, kind, groups, key, len(joints)) for key, joints in wanted.items()}

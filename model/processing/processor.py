@@ -147,6 +147,10 @@ class Gr00tProcessor:
         """
         return self._codec(tag).neutral_state()
 
+    def random_state(self, tag: str, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
+        """A state {key: float32 [1, T, D]} drawn inside the statistics, for a run without recordings."""
+        return self._codec(tag).random_state(rng)
+
     # -- observation to inputs --
 
     def encode(self, observation: Mapping[str, Any], tag: str, *, pixels: PixelType = "float32") -> Inputs:
@@ -362,12 +366,8 @@ class Gr00tProcessor:
         sizes = [(int(image.shape[2]), int(image.shape[3])) for image in planes]
         keys = list(views)
         per_sample = steps * len(keys)
-        checks.check_sizes(
-            [
-                dict(zip(keys, sizes[start : start + len(keys)], strict=True))
-                for start in range(0, len(sizes), per_sample)
-            ]
-        )
+        starts = range(0, len(sizes), per_sample)
+        checks.check_sizes([dict(zip(keys, sizes[i : i + len(keys)], strict=True)) for i in starts])
         return planes
 
 

@@ -105,6 +105,19 @@ class StateActionCodec:
             neutral[codec.key] = values
         return neutral
 
+    def random_state(self, rng: np.random.Generator) -> dict[str, Float32]:
+        """A state {key: [1, T, D]} drawn inside the statistics, with the neutral rotation where an action is
+        relative to a pose."""
+        layouts = {codec.relative_to: codec.pose_layout for codec in self.actions if codec.pose_layout}
+        drawn, neutral = {}, self.neutral_state()
+        for codec in self.states:
+            encoded = rng.uniform(-1.0, 1.0, (1, self.state_steps, codec.columns))
+            values = codec.scaling.decode(encoded).astype(np.float32)
+            if codec.key in layouts:
+                values[..., 3:] = neutral[codec.key][..., 3:]
+            drawn[codec.key] = values
+        return drawn
+
     def encode_state(self, state: Mapping[str, Any], padded_width: int) -> Float32:
         """State groups {key: [B, T, D]} to [B, T, padded_width], zeros on the right.
 
