@@ -46,6 +46,9 @@ class Policy(Protocol):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Actions in the dataset's units and timing, see ``Gr00tPolicy.get_action``."""
 
+    def catch_up(self) -> None:
+        """Work that is better done between two chunks than before one, see ``Gr00tPolicy.catch_up``."""
+
 
 class State(IntEnum):
     """The numbers are those of ``PolicyStatus``."""
@@ -322,6 +325,14 @@ class Planner:
         progress.chunks += 1
         self._refusals.remove("fault ")
         self._enter(State.RUNNING, "")
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Lets the engine prepare for what it met for the first time, now that the chunk is out."""
+        try:
+            self._policy.catch_up()
+        except Exception as error:  # chunks go on without it
+            self._refusals.add("engine", f"the engine could not prepare for new shapes: {one_line(error)}")
 
     def _not_ready(self, error: NotReady, instruction_problem: str, newest_ns: int | None) -> None:
         """Says why there is no observation: in the status always, in the log once a cause."""

@@ -6,7 +6,7 @@ reference's policy can call it as it is. There is no other way from observations
 and the offline numbers cannot drift apart.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from gr00t_model.checkpoint import load_model, read_config, resolve, untrained_embodiment
+from gr00t_model.checkpoint import read_config, resolve
 from gr00t_model.config import Gr00tN1d6Config
 from gr00t_model.errors import CheckpointError, ConfigError, ObservationError
-from gr00t_model.inference import PyTorchEngine, choose_backend
+from gr00t_model.inference import Guidance, Request, open_engine
 from gr00t_model.noise import chunk_noise
 from gr00t_model.processing import Gr00tProcessor, ModalityConfig
 from gr00t_model.processing.processor import PROCESSOR_FILE
@@ -45,14 +45,22 @@ class Gr00tPolicy:
     Args:
         directory: a checkpoint in the published format, or a hub id where the machine is online.
         embodiment_tag: one of the checkpoint's tags.
-        backend: ``auto`` or ``pytorch``.
+        backend: ``auto`` (TensorRT where a verified engine is there, else PyTorch on CUDA, else on the CPU),
+            ``tensorrt`` or ``pytorch``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``auto``, ``bfloat16`` or ``float32``.
+        precision: ``auto``, ``bfloat16``, ``float32``, or what the TensorRT engine was built in.
         num_steps: denoising steps; None means the checkpoint's number (4 in the released one).
         letterbox: pad camera images to a square; None means as the checkpoint says, and padded where it says
             nothing. The first release's code did not pad, so checkpoints made with it want False unless their
             cameras are square.
         processor: the checkpoint's processor where the caller has read it already; its letterbox holds.
+        engine: directory of a TensorRT engine, made by ``build_engine``; None looks for the folder
+            ``tensorrt`` in the checkpoint.
+        compile: compile PyTorch's layers: ``on``, ``off``, or ``auto``, on CUDA when that measures faster.
+        engine_limits: how far an engine may be from the float32 network, by action key and column, in the
+            units of the checkpoint's dataset; None is 0.03 for all.
+        joint_names: of those columns, for messages.
+        tell: takes lines about work that is long, such as verifying an engine.
 
     Raises:
         CheckpointError: the checkpoint is missing, incomplete or damaged, or its processor files do not fit
@@ -74,8 +82,12 @@ class Gr00tPolicy:
         *,
         letterbox: bool | None = None,
         processor: Gr00tProcessor | None = None,
+        engine: str | Path | None = None,
+        compile: str = "auto",
+        engine_limits: Mapping[str, Any] | None = None,
+        joint_names: Mapping[str, Sequence[str]] | None = None,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.choice = choose_backend(backend, device, precision)
         self.directory = resolve(directory)
         self.embodiment_tag = embodiment_tag
         # The small files are read first: a wrong tag should not cost the time of loading 6.6 GB.
@@ -90,9 +102,23 @@ class Gr00tPolicy:
         self.config = read_config(self.directory)
         _check_fit(self.directory, processor, embodiment_tag, self.config)
         self.num_steps = _checked_steps(num_steps, self.config)
-        model = load_model(self.directory, device=str(self.choice.device), dtype=self.choice.dtype)
-        self.untrained = untrained_embodiment(model, self.processor.embodiment_id(embodiment_tag))
-        self._engine = PyTorchEngine(model)
+        opened = open_engine(
+            Request(
+                self.directory,
+                self.processor,
+                embodiment_tag,
+                self.num_steps,
+                backend,
+                device,
+                precision,
+                None if engine is None else Path(engine),
+                compile,
+                engine_limits,
+                joint_names,
+                tell,
+            )
+        )
+        self.choice, self.untrained, self._engine = opened.choice, opened.untrained, opened.engine
 
     @property
     def state_widths(self) -> dict[str, int]:
@@ -116,6 +142,7 @@ class Gr00tPolicy:
         *,
         t_obs_ns: int | None = None,
         seed: int = 0,
+        guidance: Guidance | None = None,
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Actions for an observation.
 
@@ -127,6 +154,8 @@ class Gr00tPolicy:
                 at random.
             t_obs_ns: stamp of the newest camera frame, nanoseconds.
             seed: seed of the chunk noise.
+            guidance: a committed plan for the chunk to join (real-time chunking), normalised as
+                ``processor.encode_action`` does it with ``clip=False``.
 
         Returns:
             ``{action key: float32 [B, T, D]}`` in the dataset's units, and ``{"timing": {...}}`` in seconds.
@@ -148,14 +177,15 @@ class Gr00tPolicy:
             noise = chunk_noise(seed, t_obs_ns, *shape[1:])
         start = None if noise is None else _checked_noise(noise, shape)
         processed = perf_counter()
-        normalized = self._engine.run(inputs, start, self.num_steps)
+        normalized = self._engine.run(inputs, start, guidance)
         inferred = perf_counter()
         actions = self.processor.decode(normalized, observation["state"], self.embodiment_tag)
         timing = Timing(processed - begun, inferred - processed, perf_counter() - inferred)
         return actions, {"timing": asdict(timing)}
 
     def warm_up(self, instruction: str = "warm up") -> dict[str, Any]:
-        """Run once on a synthetic observation, so that the first real chunk meets loaded kernels and caches.
+        """Prepare the engine and run it once on a synthetic observation, so that the first real chunk meets
+        recorded graphs, loaded kernels and caches.
 
         The output is not decoded: what a network makes of a grey image need not be an action, and that says
         nothing about it.
@@ -178,10 +208,21 @@ class Gr00tPolicy:
         }
         begun = perf_counter()
         inputs = self.processor.encode(observation, self.embodiment_tag, pixels="uint8")
-        processed = perf_counter()
+        encoded = perf_counter() - begun
         noise = chunk_noise(0, 0, self.config.action_horizon, self.config.max_action_dim)
-        self._engine.run(inputs, noise, self.num_steps)
-        return {"timing": asdict(Timing(processed - begun, perf_counter() - processed, 0.0))}
+        self._engine.prepare(inputs)
+        prepared = perf_counter()
+        self._engine.run(inputs, noise)
+        return {"timing": asdict(Timing(encoded, perf_counter() - prepared, 0.0))}
+
+    @property
+    def notes(self) -> list[str]:
+        """What the engine decided by itself, in words fit for a log."""
+        return list(self._engine.notes)
+
+    def catch_up(self) -> None:
+        """Do between two chunks what the last one would have gained from: see ``Engine.catch_up``."""
+        self._engine.catch_up()
 
 
 def _check_fit(directory: Path, processor: Gr00tProcessor, tag: str, config: Gr00tN1d6Config) -> None:
@@ -218,12 +259,12 @@ def _check_fit(directory: Path, processor: Gr00tProcessor, tag: str, config: Gr0
         )
 
 
-def _checked_steps(num_steps: int | None, config: Gr00tN1d6Config) -> int | None:
-    """ConfigError unless it is None or a possible number of denoising steps."""
+def _checked_steps(num_steps: int | None, config: Gr00tN1d6Config) -> int:
+    """The number of denoising steps, None being the checkpoint's; ConfigError unless it is possible."""
     most = config.num_timestep_buckets
     if num_steps is not None and (not is_int(num_steps) or not 1 <= num_steps <= most):
         raise ConfigError(f"num_steps is {num_steps!r}; expected 1 to {most}, or None for the checkpoint's")
-    return num_steps
+    return config.num_inference_timesteps if num_steps is None else num_steps
 
 
 def _checked_noise(noise: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -25,6 +25,7 @@ from std_msgs.msg import Float64MultiArray, String
 
 from gr00t_model.errors import CheckpointError, Gr00tError
 from gr00t_ros.chunk import Chunk
+from gr00t_ros.engine_limits import engine_limits, joint_names
 from gr00t_ros.errors import Gr00tRosError
 from gr00t_ros.msg import ActionChunk, PolicyStatus
 from gr00t_ros.nodes.conversions import chunk_msg
@@ -66,9 +67,31 @@ def _usable_instruction(text: str) -> None:
 
 PARAMETERS = (
     ParameterSpec("checkpoint", "", "directory of a checkpoint, or a hub id where the machine is online"),
-    ParameterSpec("backend", "auto", "inference engine: auto or pytorch"),
+    ParameterSpec(
+        "backend",
+        "auto",
+        "inference engine: auto (a verified TensorRT engine, else PyTorch on CUDA, else on the CPU), "
+        "tensorrt or pytorch",
+    ),
     ParameterSpec("device", "auto", "auto, cpu, cuda or cuda:N"),
-    ParameterSpec("precision", "auto", "auto (bfloat16 on CUDA, float32 on CPU), bfloat16 or float32"),
+    ParameterSpec(
+        "precision",
+        "auto",
+        "auto (what the TensorRT engine has; else bfloat16 on CUDA, float32 on the CPU), bfloat16, float32, "
+        "fp8, int8 or nvfp4",
+    ),
+    ParameterSpec(
+        "engine",
+        "",
+        "directory of a TensorRT engine, made by build_engine; empty looks for the folder tensorrt in the "
+        "checkpoint",
+    ),
+    ParameterSpec(
+        "compile",
+        "auto",
+        "compile PyTorch's layers: auto (on CUDA, when it measures faster), on or off",
+        choices=("auto", "on", "off"),
+    ),
     ParameterSpec(
         "letterbox",
         "auto",
@@ -133,6 +156,10 @@ class PolicyNode(ManagedNode):
             f"{time.monotonic() - began:.1f} s: {policy.choice.backend} on {policy.choice.device} in "
             f"{policy.choice.precision}, letterbox {'on' if policy.processor.letterbox else 'off'}"
         )
+        for note in policy.notes:
+            self.get_logger().info(note)
+        if policy.choice.refused:
+            self.get_logger().warning(f"the TensorRT engine is not used: {policy.choice.refused}")
         if policy.untrained:
             self.get_logger().warning(self._untrained_warning())
 
@@ -224,6 +251,11 @@ class PolicyNode(ManagedNode):
             precision=self.parameters["precision"],
             num_steps=self.parameters["num_steps"] or None,
             processor=processor,
+            engine=self.parameters["engine"] or None,
+            compile=self.parameters["compile"],
+            engine_limits=engine_limits(robot),
+            joint_names=joint_names(robot),
+            tell=self.get_logger().info,
         )
         policy.warm_up()
         return policy
@@ -295,9 +327,12 @@ class PolicyNode(ManagedNode):
             "total time [s]": f"{progress.total_s:.3f}",
             "inference time [s]": f"{progress.inference_s:.3f}",
             "untrained weights": policy.untrained,
+            "backend": f"{policy.choice.backend} on {policy.choice.device} in {policy.choice.precision}",
+            "TensorRT engine refused": policy.choice.refused or "no",
         }
         values.update({f"skipped: {cause}": count for cause, count in dict(progress.skipped).items()})
-        worst = level.get(progress.state, DiagnosticStatus.WARN if policy.untrained else DiagnosticStatus.OK)
+        least = DiagnosticStatus.WARN if policy.untrained or policy.choice.refused else DiagnosticStatus.OK
+        worst = level.get(progress.state, least)
         return worst, text, values
 
 

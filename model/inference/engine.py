@@ -55,6 +55,8 @@ class Engine(Protocol):
     device: torch.device
     precision: str
     """of most of the arithmetic: float32, bfloat16, fp8, int8 or nvfp4"""
+    notes: list[str]
+    """what the engine decided by itself, in words fit for a log; `prepare` may add to them"""
 
     def run(
         self, inputs: Mapping[str, Any], noise: np.ndarray | None, guidance: Guidance | None = None

@@ -71,7 +71,6 @@ class PyTorchEngine:
         on_cuda = self.device.type == "cuda"
         self.compile = "off" if compile == "auto" and not on_cuda else compile
         self.notes: list[str] = []
-        """what `prepare` chose, and why, in words fit for a log"""
         self._record = record if record is not None else CudaGraphs(self.device) if on_cuda else None
         if not graphs:
             self._record = None

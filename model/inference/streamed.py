@@ -23,7 +23,14 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from gr00t_model.checkpoint import Entries, locate_weights, out_of_memory, put_tensor, resolve
+from gr00t_model.checkpoint import (
+    NOT_FOR_ACTIONS,
+    Entries,
+    locate_weights,
+    out_of_memory,
+    put_tensor,
+    resolve,
+)
 from gr00t_model.config import Gr00tN1d6Config
 from gr00t_model.errors import BackendError, CheckpointError
 from gr00t_model.network.embodiment import EmbodimentLinear
@@ -34,8 +41,6 @@ from gr00t_model.tensor_files import read_rows, read_tensor
 # Called after every layer with: layers done, layers of the whole call, bytes read so far in this call.
 Progress = Callable[[int, int, int], None]
 
-# Parts of a checkpoint that no action depends on: the language head and the vision tower's pooling head.
-_UNUSED = ("backbone.model.language_model.lm_head", "backbone.model.vision_model.vision_model.head")
 _EMBEDDINGS = "backbone.model.language_model.model.embed_tokens"
 
 
@@ -81,7 +86,7 @@ class StreamedNetwork:
         robots = {name: m for name, m in self._model.named_modules() if isinstance(m, EmbodimentLinear)}
         for name, linear in robots.items():
             self._stream_embodiment(name, linear)
-        streamed = tuple(f"{name}." for name in (*layers, *robots, _EMBEDDINGS, *_UNUSED))
+        streamed = (*(f"{name}." for name in (*layers, *robots, _EMBEDDINGS)), *NOT_FOR_ACTIONS)
         with self._named_errors():
             self._load([name for name in self._meta if not name.startswith(streamed)])
         self._loaded.clear()  # these stay

@@ -54,6 +54,36 @@ def test_no_frame_is_used_twice(bench: Bench) -> None:
     assert [chunk.sequence for chunk in bench.chunks] == [0, 1]
 
 
+def test_a_new_instruction_is_in_the_second_chunk_and_none_is_missing(bench: Bench) -> None:
+    """The chunk that is being computed still has the old one; nothing waits for the new one."""
+    bench.instruction.set("go")
+    bench.policy.latency_s = 0.03
+    for number in range(6):
+        if number == 3:
+            bench.feed()
+            bench.wait(lambda: len(bench.policy.seen) == 4)  # the fourth inference runs
+            bench.instruction.set("go back")
+        else:
+            bench.feed()
+        bench.wait(lambda count=number + 1: len(bench.chunks) == count)
+    assert [chunk.instruction for chunk in bench.chunks] == ["go"] * 4 + ["go back"] * 2
+    assert [chunk.sequence for chunk in bench.chunks] == list(range(6))
+    assert bench.states[-1] == State.RUNNING
+    assert bench.states.count(State.RUNNING) == 1  # it was never left
+
+
+def test_the_engine_catches_up_after_a_chunk_and_may_fail_to(bench: Bench) -> None:
+    bench.instruction.set("go")
+    bench.policy.unprepared = RuntimeError("no memory for another graph")
+    for count in (1, 2, 3):
+        bench.feed()
+        bench.wait(lambda count=count: len(bench.chunks) == bench.policy.caught_up == count)
+    assert bench.planner.progress.state == State.RUNNING
+    assert [text for text in bench.told if "engine" in text] == [
+        "the engine could not prepare for new shapes: no memory for another graph"
+    ]
+
+
 def test_a_slow_policy_gets_the_newest_frame_and_counts_the_others(bench: Bench) -> None:
     bench.instruction.set("go")
     bench.policy.latency_s = 0.2

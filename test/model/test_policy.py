@@ -270,7 +270,7 @@ def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the weights were read although something is wrong")
 
-    monkeypatch.setattr("gr00t_model.policy.load_model", never)
+    monkeypatch.setattr("gr00t_model.inference.opening.load_model", never)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_an_impossible_number_of_steps_is_refused(checkpoint: Path, num_steps: A
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"backend": "tensorrt"}, "backend 'tensorrt' is not one of"),
+        ({"backend": "onnx"}, "backend 'onnx' is not one of"),
         ({"device": "toaster"}, "device 'toaster' is not one of"),
         ({"precision": "float16"}, "precision 'float16' is not one of"),
     ],
@@ -383,7 +383,7 @@ def test_a_full_device_is_named(checkpoint: Path, monkeypatch: pytest.MonkeyPatc
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(policy._engine.model, "get_action", full)
+    monkeypatch.setattr(policy._engine.form, "backbone", full)
     with pytest.raises(BackendError, match="device cpu has too little memory for an inference"):
         policy.get_action(observation(), t_obs_ns=STAMP)
     assert json.dumps(policy.config.to_file())  # and the policy is still whole

@@ -29,6 +29,8 @@ class FakePolicy:
         self.seen: list[dict[str, Any]] = []
         self.latency_s = 0.0
         self.behave: Callable[[], np.ndarray] = lambda: np.zeros((1, 16, 2), np.float32)
+        self.caught_up = 0
+        self.unprepared: Exception | None = None
         self.release = threading.Event()
         self.release.set()
 
@@ -41,6 +43,12 @@ class FakePolicy:
         arm = self.behave()
         timing = {"processing_s": 0.001, "inference_s": 0.002, "decoding_s": 0.003}
         return {"arm": arm, "gripper": np.zeros((1, 16, 1), np.float32)}, {"timing": timing}
+
+    def catch_up(self) -> None:
+        """Counts what follows each chunk, and fails when told to."""
+        self.caught_up += 1
+        if self.unprepared is not None:
+            raise self.unprepared
 
 
 class Bench:

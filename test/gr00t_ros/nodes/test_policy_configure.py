@@ -170,7 +170,8 @@ def test_no_session_begins_while_an_inference_of_the_last_one_runs(
     policy: Any = FakePolicy()
     policy.release.clear()
     policy.modality = modality(["front", "wrist"], ["arm", "gripper"], ["arm", "gripper"])
-    policy.choice = SimpleNamespace(backend="fake", device="cpu", precision="float32")
+    policy.choice = SimpleNamespace(backend="fake", device="cpu", precision="float32", refused="")
+    policy.notes = []
     policy.directory, policy.untrained = "nowhere", False
     policy.processor = SimpleNamespace(letterbox=True)
     monkeypatch.setattr(PolicyNode, "_load", lambda self, robot: policy)
