@@ -34,8 +34,8 @@ from gr00t_model.processing.poses import WIDTHS, matrices_to_rotvecs, rotvecs_to
 MIN_COSINE = 0.999
 # In dataset units, where no robot YAML says otherwise; the YAML's own default, in SI, is the same number.
 DEFAULT_MAX_ERROR = 0.03
-# Observations that go through the streamed network together: its weights are read once a batch, and what
-# eight observations of two cameras need besides is of the size of a few layers.
+# Observations that go through the streamed network together: its weights are read once a batch. What eight
+# observations of two 252 px cameras needed besides the weights was 0.12 GB in the preset `small`.
 BATCH = 8
 
 Run = Callable[[EncodedObservation], NDArray[np.float32]]
