@@ -7,7 +7,7 @@ for little more. Code is kept on disk by torch, so a second start compiles nothi
 
 import contextlib
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,9 +19,14 @@ from gr00t_model.inference.deployed import Deployed
 _VERSIONS = 64
 
 
-@cache
-def _compiled(kind: Any) -> Any:
-    return torch.compile(kind.forward, dynamic=False)
+_compiled: dict[Any, Any] = {}
+
+
+def _compile(kind: Any) -> Any:
+    """The compiled `forward` of a kind of layer."""
+    if kind not in _compiled:
+        _compiled[kind] = torch.compile(kind.forward, dynamic=False)
+    return _compiled[kind]
 
 
 def _layers(form: Deployed) -> Iterator[nn.Module]:
@@ -33,7 +38,7 @@ def _layers(form: Deployed) -> Iterator[nn.Module]:
 def compile_layers(form: Deployed) -> None:
     """Have the layers run compiled; the code is made at their first run with each shape."""
     for layer in _layers(form):
-        layer.forward = partial(_compiled(type(layer)), layer)  # type: ignore[method-assign]
+        layer.forward = partial(_compile(type(layer)), layer)  # type: ignore[method-assign]
 
 
 def plain_layers(form: Deployed) -> None:

@@ -95,7 +95,10 @@ def open_engine(request: Request) -> Opened:
 
 
 def _worth_trying(request: Request) -> bool:
-    """Whether ``auto`` has an engine to try: one is there, and neither device nor precision rules it out."""
+    """Whether ``auto`` has an engine to try. One that is named is tried, so that its refusal is told; the
+    checkpoint's own is passed over where device or precision rule it out."""
+    if request.engine is not None:
+        return True
     cpu = request.device == "cpu" or (request.device == "auto" and not torch.cuda.is_available())
     return request.engine_directory is not None and request.precision != "float32" and not cpu
 
@@ -131,7 +134,9 @@ def _open_tensorrt(request: Request) -> Opened:
             f"{directory} was built in {engine.precision}, and precision {request.precision} was asked for; "
             f"build another with build_engine, or use precision auto or {engine.precision}"
         )
-    said = ensure_verified(engine, request)
+    said = ensure_verified(
+        engine, request.processor, request.tag, request.limits, request.names, request.tell
+    )
     return Opened(
         engine,
         BackendChoice("tensorrt", device, engine.precision, f"{directory}, {said}"),

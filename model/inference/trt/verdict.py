@@ -9,7 +9,7 @@ import ctypes
 import math
 import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -70,6 +70,8 @@ class Measures:
     cosine_limit: float
     worst_joint: JointError | None
     """None where no limits are known"""
+    limits: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """by action key and column, in the dataset's units; empty where the default was used for all"""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Verdict:
     """`Manifest.digest` of the engine"""
     measures: Measures
     passed: bool
+    complaints: tuple[str, ...] = ()
+    """why it did not pass, as the comparison put it"""
     format_version: int = FORMAT_VERSION
 
     @property
@@ -109,6 +113,10 @@ class Verdict:
 
     def reasons(self, manifest_digest: str, machine: Machine) -> list[str]:
         """Why this verdict does not allow that engine on that machine; empty if it does."""
+        return self.misfits(manifest_digest, machine) + self.failures()
+
+    def misfits(self, manifest_digest: str, machine: Machine) -> list[str]:
+        """Why this verdict says nothing about that engine on that machine; empty if it does."""
         reasons = []
         if self.manifest_digest != manifest_digest:
             reasons.append(
@@ -120,7 +128,7 @@ class Verdict:
             if then != now:
                 name = part.name.replace("_", " ")
                 reasons.append(f"the verdict was reached with {name} {then}, here is {now}; {_REMEDY}")
-        return reasons + self.failures()
+        return reasons
 
     def failures(self) -> list[str]:
         """What failed. The measures decide, whatever `passed` says; a measure that is no number fails."""
@@ -139,8 +147,8 @@ class Verdict:
             )
         if not found.cosine or found.observations < 1 or math.isnan(found.cosine_limit):
             reasons.append(f"the verdict compares nothing; {_REMEDY}")
-        if not self.passed and not reasons:
-            reasons.append("the engine failed its verification")
+        if not self.passed and (self.complaints or not reasons):
+            return [f"the engine failed its verification: {'; '.join(self.complaints)}".rstrip(": ")]
         return reasons
 
 

@@ -251,13 +251,13 @@ class TestAuto:
     def use(self, monkeypatch: pytest.MonkeyPatch, compiler: Callable[[Any], Any]) -> None:
         from gr00t_model.inference import compiling
 
-        compiling._compiled.cache_clear()
+        compiling._compiled.clear()
         monkeypatch.setattr(torch, "compile", lambda function, **_: compiler(function))
 
     def finish(self, engine: PyTorchEngine, compiled: bool, words: str) -> None:
         from gr00t_model.inference import compiling
 
-        compiling._compiled.cache_clear()
+        compiling._compiled.clear()
         assert engine.compile == ("on" if compiled else "off")
         assert ("forward" in engine.form.head.blocks[0].__dict__) == compiled
         assert words in engine.notes[0]

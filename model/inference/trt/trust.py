@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether an engine is trusted on this machine: compared once with the float32 network, the verdict kept.
+
+The policy asks before it uses an engine, and ``benchmark --verify`` asks again. The float32 network is read
+from the checkpoint layer by layer, so the comparison fits beside the engine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from gr00t_model.errors import BackendError
+from gr00t_model.inference.engine import Engine
+from gr00t_model.inference.observations import ObservationSet, synthetic
+from gr00t_model.inference.streamed import StreamedNetwork
+from gr00t_model.inference.trt.manifest import Manifest
+from gr00t_model.inference.trt.verdict import JointError, Machine, Measures, Verdict
+from gr00t_model.inference.verification import MIN_COSINE, Comparison, compare, reference
+from gr00t_model.processing import Gr00tProcessor
+
+# Observations that come with an engine, to verify it wherever it is used.
+OBSERVATIONS_FILE = "observations.safetensors"
+# Where no recording was given.
+SYNTHETIC_OBSERVATIONS = 8
+
+Tell = Callable[[str], None]
+
+
+class BuiltEngine(Engine, Protocol):
+    """An engine that was built from a checkpoint beforehand: ``TensorRTEngine``."""
+
+    directory: Path
+    """of the engine's files"""
+    checkpoint: Path
+    num_steps: int
+    manifest: Manifest
+    machine: Machine
+    """this one"""
+
+
+def ensure_verified(
+    engine: BuiltEngine,
+    processor: Gr00tProcessor,
+    tag: str,
+    limits: Mapping[str, ArrayLike] | None = None,
+    names: Mapping[str, Sequence[str]] | None = None,
+    tell: Tell = lambda text: None,
+) -> str:
+    """Take the verdict on this engine and machine, or reach one now, which takes minutes.
+
+    limits, names: as ``verification.compare`` takes them. A verdict that was reached with other limits is
+    reached again.
+
+    Returns:
+        what the trust rests on, in words.
+
+    Raises:
+        BackendError: the engine did not pass, now or when it was verified here; the message says in what.
+        CheckpointError: the checkpoint cannot be read.
+    """
+    verdict = stored_verdict(engine, limits, tell)
+    if verdict is None:
+        verdict = verify(engine, processor, tag, limits, names, tell)
+    failures = verdict.failures()
+    if failures:
+        raise BackendError(f"{engine.directory}: {'; '.join(failures)}")
+    return f"verified here on {verdict.measures.observations} observations"
+
+
+def stored_verdict(
+    engine: BuiltEngine, limits: Mapping[str, ArrayLike] | None, tell: Tell = lambda text: None
+) -> Verdict | None:
+    """The verdict that lies beside the engine, when it is about this engine on this machine and was reached
+    with these limits; whether it passed or not."""
+    try:
+        verdict = Verdict.read(engine.directory)
+    except BackendError as error:
+        tell(f"no verdict to use: {error}")
+        return None
+    foreign = verdict.misfits(engine.manifest.digest, engine.machine)
+    if verdict.measures.limits != _plain(limits):
+        foreign.append("the verdict was reached with other limits")
+    if foreign:
+        tell(f"no verdict to use: {'; '.join(foreign)}")
+        return None
+    return verdict
+
+
+def verify(
+    engine: BuiltEngine,
+    processor: Gr00tProcessor,
+    tag: str,
+    limits: Mapping[str, ArrayLike] | None = None,
+    names: Mapping[str, Sequence[str]] | None = None,
+    tell: Tell = lambda text: None,
+    observations: ObservationSet | None = None,
+) -> Verdict:
+    """Compare the engine with the float32 network and keep the verdict beside it.
+
+    observations: None takes those that came with the engine, or makes synthetic ones where none did.
+
+    Raises:
+        CheckpointError, BackendError: the checkpoint cannot be read, or memory is too small for one layer of
+            it beside the engine. What the engine itself does wrong is the verdict's to say.
+        Gr00tError: the checkpoint's weights are damaged.
+    """
+    comparison = measure(engine, processor, tag, limits, names, tell, observations)
+    tell(f"{engine.directory}: {comparison}")
+    for remark in comparison.remarks:
+        tell(remark)
+    verdict = Verdict(
+        engine.machine,
+        engine.manifest.digest,
+        _measures(comparison, limits),
+        comparison.passed,
+        comparison.reasons,
+    )
+    if os.access(engine.directory, os.W_OK):
+        verdict.write(engine.directory)
+    else:
+        tell(f"{engine.directory} cannot be written, so the engine will be verified again at the next start")
+    return verdict
+
+
+def measure(
+    engine: BuiltEngine,
+    processor: Gr00tProcessor,
+    tag: str,
+    limits: Mapping[str, ArrayLike] | None = None,
+    names: Mapping[str, Sequence[str]] | None = None,
+    tell: Tell = lambda text: None,
+    observations: ObservationSet | None = None,
+) -> Comparison:
+    """As `verify`, without keeping anything."""
+    with StreamedNetwork(engine.checkpoint, engine.device) as network:
+        given = _observations(engine, network, processor, tag) if observations is None else observations
+        given.check_fit(processor, tag, network.config)
+        tell(
+            f"verifying {engine.directory} on {len(given)} observations ({given.source}) against the float32 "
+            "network, whose layers are read one by one; this takes minutes, once"
+        )
+        references = reference(network, given, engine.num_steps, progress=_Narrator(tell))
+    if engine.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return compare(
+        lambda observation: engine.run(observation.inputs, observation.noise),
+        references,
+        given,
+        processor,
+        tag,
+        limits,
+        names=names,
+    )
+
+
+def _observations(
+    engine: BuiltEngine, network: StreamedNetwork, processor: Gr00tProcessor, tag: str
+) -> ObservationSet:
+    path = engine.directory / OBSERVATIONS_FILE
+    if path.exists():
+        return ObservationSet.load(path)
+    return synthetic(processor, tag, network.config, SYNTHETIC_OBSERVATIONS, seed=0)
+
+
+def _measures(comparison: Comparison, limits: Mapping[str, ArrayLike] | None) -> Measures:
+    worst = max(comparison.keys.items(), key=lambda item: item[1].worst.share, default=None)
+    return Measures(
+        observations=comparison.observations,
+        cosine={key: measure.cosine for key, measure in comparison.keys.items()},
+        cosine_limit=MIN_COSINE,
+        worst_joint=None
+        if worst is None
+        else JointError(worst[0], worst[1].worst.joint, worst[1].worst.error, worst[1].worst.limit),
+        limits=_plain(limits),
+    )
+
+
+def _plain(limits: Mapping[str, ArrayLike] | None) -> dict[str, tuple[float, ...]]:
+    return {key: tuple(map(float, np.ravel(value))) for key, value in (limits or {}).items()}
+
+
+class _Narrator:
+    """Turns the progress of a streamed pass into a line every few seconds, with the time that is left."""
+
+    PERIOD_S = 10.0
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._begun = self._told = perf_counter()
+
+    def __call__(self, done: int, layers: int, bytes_read: int) -> None:
+        now = perf_counter()
+        if now - self._told >= self.PERIOD_S:
+            self._told = now
+            left = (now - self._begun) / done * (layers - done)
+            self._tell(
+                f"float32 network: layer {done} of {layers}, {bytes_read / 1e9:.1f} GB, {left:.0f} s left"
+            )
