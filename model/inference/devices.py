@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What devices could do at most: memory bandwidth and dense tensor-core peaks, from their makers' figures.
+"""What devices could do at most: memory bandwidth and dense tensor-core peaks, as their makers are quoted.
 
 For `budget.floor_ms`. All peaks are without sparsity, bfloat16 with float32 accumulation. A figure that was
 not found is left out, and so is a format the device lacks. Vendors print some figures with sparsity only:
 then half of it stands here.
+
+The figures are nominal, taken from tables that quote the makers. The document named above an entry is where
+to check it, not where it was read; confirmed through the maker's own words are only Thor T5000 and the AGX
+Orin 64.
 """
 
 from collections.abc import Mapping
@@ -43,20 +47,20 @@ def _orin(sms: int, gigahertz: float) -> dict[str, float]:
 
 
 DEVICES = (
-    # NVIDIA H100 and H200 data sheets: 3.35 and 4.8 TB/s; 1979 BF16, 3958 FP8 and INT8, all with sparsity.
+    # See the NVIDIA H100 and H200 data sheets: 3.35 and 4.8 TB/s; 1979 BF16, 3958 FP8 and INT8, all with sparsity.
     Device("H100 SXM", "H100", 80, 3350 * GIGA, _peak(989.4, 1978.9, 1978.9, None)),
     Device("H200", "H200", 141, 4800 * GIGA, _peak(989.4, 1978.9, 1978.9, None)),
-    # NVIDIA Ada GPU architecture white paper, appendix A (FP8 with FP32 accumulation).
+    # See the NVIDIA Ada GPU architecture white paper, appendix A (FP8 with FP32 accumulation).
     Device("RTX 4090", "RTX 4090", 24, 1008 * GIGA, _peak(165.2, 660.6, 330.3, None)),
-    # NVIDIA RTX Blackwell GPU architecture white paper, appendix A (FP8, FP4 with FP32 accumulation).
+    # See the NVIDIA RTX Blackwell GPU architecture white paper, appendix A (FP8, FP4 with FP32 accumulation).
     Device("RTX 5090", "RTX 5090", 32, 1792 * GIGA, _peak(209.5, 838.0, 419.0, 1676.0)),
-    # NVIDIA L4 data sheet: 300 GB/s; 242 BF16, 485 FP8 and INT8, all with sparsity.
+    # See the NVIDIA L4 data sheet: 300 GB/s; 242 BF16, 485 FP8 and INT8, all with sparsity.
     Device("L4", "NVIDIA L4", 24, 300 * GIGA, _peak(121.0, 242.5, 242.5, None)),
-    # NVIDIA Jetson Thor data sheet: 273 GB/s; T5000 1035 for dense FP4, sparse FP8 and INT8, 517 for dense
+    # See the NVIDIA Jetson Thor data sheet: 273 GB/s; T5000 1035 for dense FP4, sparse FP8 and INT8, 517 for dense
     # FP8 and sparse FP16; T4000 1200 sparse FP4, the others in the T5000's proportions.
     Device("Jetson Thor T5000", "Thor", 128, 273 * GIGA, _peak(258.5, 517.0, 517.0, 1035.0)),
     Device("Jetson Thor T4000", "Thor", 64, 273 * GIGA, _peak(150.0, 300.0, 300.0, 600.0)),
-    # NVIDIA Jetson Orin modules: technical specifications and Super Mode (JetPack 6.2) clocks.
+    # See the NVIDIA Jetson Orin modules' technical specifications, and Super Mode (JetPack 6.2) clocks.
     Device("Jetson AGX Orin 64", "Orin", 64, 204.8 * GIGA, _orin(16, 1.3)),
     Device("Jetson AGX Orin 32", "Orin", 32, 204.8 * GIGA, _orin(14, 0.93)),
     Device("Jetson Orin NX 16 (Super)", "Orin", 16, 102.4 * GIGA, _orin(8, 1.173)),
