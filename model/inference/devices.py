@@ -47,7 +47,7 @@ def _orin(sms: int, gigahertz: float) -> dict[str, float]:
 
 
 DEVICES = (
-    # See the NVIDIA H100 and H200 data sheets: 3.35 and 4.8 TB/s; 1979 BF16, 3958 FP8 and INT8, all with sparsity.
+    # See the NVIDIA H100 and H200 data sheets: 3.35 and 4.8 TB/s; with sparsity 1979 BF16, 3958 FP8 and INT8.
     Device("H100 SXM", "H100", 80, 3350 * GIGA, _peak(989.4, 1978.9, 1978.9, None)),
     Device("H200", "H200", 141, 4800 * GIGA, _peak(989.4, 1978.9, 1978.9, None)),
     # See the NVIDIA Ada GPU architecture white paper, appendix A (FP8 with FP32 accumulation).
@@ -56,8 +56,8 @@ DEVICES = (
     Device("RTX 5090", "RTX 5090", 32, 1792 * GIGA, _peak(209.5, 838.0, 419.0, 1676.0)),
     # See the NVIDIA L4 data sheet: 300 GB/s; 242 BF16, 485 FP8 and INT8, all with sparsity.
     Device("L4", "NVIDIA L4", 24, 300 * GIGA, _peak(121.0, 242.5, 242.5, None)),
-    # See the NVIDIA Jetson Thor data sheet: 273 GB/s; T5000 1035 for dense FP4, sparse FP8 and INT8, 517 for dense
-    # FP8 and sparse FP16; T4000 1200 sparse FP4, the others in the T5000's proportions.
+    # See the NVIDIA Jetson Thor data sheet: 273 GB/s; T5000 1035 for dense FP4, sparse FP8 and INT8, 517 for
+    # dense FP8 and sparse FP16; T4000 1200 sparse FP4, the others in the T5000's proportions.
     Device("Jetson Thor T5000", "Thor", 128, 273 * GIGA, _peak(258.5, 517.0, 517.0, 1035.0)),
     Device("Jetson Thor T4000", "Thor", 64, 273 * GIGA, _peak(150.0, 300.0, 300.0, 600.0)),
     # See the NVIDIA Jetson Orin modules' technical specifications, and Super Mode (JetPack 6.2) clocks.
