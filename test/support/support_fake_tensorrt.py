@@ -64,7 +64,8 @@ class FakeTensorRT:
         streaming: whether the builder can write in pieces, as newer versions do.
         memory_bytes: device memory that a context asks for.
 
-    After use, `runs` holds (plan, stream handle) of each run, `allocations` what contexts were given.
+    After use, `built` holds the names of plans built, `runs` (plan, stream handle) of each run, `allocations`
+    what contexts were given.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class FakeTensorRT:
         self.streaming = (self.rtx or self.major > 10) if streaming is None else streaming
         self.runs: list[tuple[str, int]] = []
         self.allocations: list[str] = []
+        self.built: list[str] = []
         self.fail_build: str | None = None
         self.fail_run: str | None = None
         self.module = self._module()
@@ -267,6 +269,7 @@ class _Builder:
                 tensor["profile"] = [
                     list(ends) for ends in profile.get(tensor["name"], (shape, shape, shape))
                 ]
+        fake.built.append(network.name)
         return fake.plan(network.name, network.tensors, capability)
 
     def _to_stream(self, network: Any, config: _Config, writer: Any) -> bool:

@@ -3,6 +3,7 @@
 
 import os
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,17 @@ def test_tensors_that_do_not_fit_are_named(fake, tmp_path, x, y, message):
     context = find_tensorrt().load(plan(fake, tmp_path / "double.engine"), CPU).context()
     with pytest.raises(BackendError, match=message):
         context.bind({"x": x, "y": y})
+
+
+def test_bound_tensors_live_as_long_as_they_are_bound(fake, tmp_path):
+    context = find_tensorrt().load(plan(fake, tmp_path / "double.engine"), CPU).context()
+    x, y = torch.zeros(1, 5, 8), torch.zeros(1, 5, 8)
+    held = weakref.ref(x)
+    context.bind({"x": x, "y": y})
+    del x
+    assert held() is not None
+    context.set_tensor_address("x", y)
+    assert held() is None
 
 
 def test_missing_and_unknown_tensors_are_named(fake, tmp_path):
@@ -306,6 +318,7 @@ def test_a_failing_or_stopped_build_leaves_the_old_plan(fake, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         library.build(source, output, PROFILES, progress=stop)
+    assert fake.built == []
     with pytest.raises(BackendError, match=r"missing.onnx does not exist"):
         library.build(tmp_path / "missing.onnx", output, PROFILES)
     assert output.read_bytes() == b"old"

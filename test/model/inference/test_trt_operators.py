@@ -74,6 +74,8 @@ def test_opsets_and_types(helper):
     assert unsupported(model(helper, sums, types={"x": 7, "a": 7})) == ["CumSum of INT64: 1 node, first 'c'"]
     assert unsupported(model(helper, sums, types={"x": 16, "a": 7})) == []
     assert unsupported(model(helper, sums, types={"x": 11, "a": 7})) == []  # narrowed
+    where = [helper.make_node("Where", ["b", "x", "x"], ["y"], name="w")]
+    assert unsupported(model(helper, where, types={"b": 9, "x": 3})) == ["Where of INT8: 1 node, first 'w'"]
     assert "type UINT64: 1 node, first 'x'" in unsupported(model(helper, add, types={"x": 13}))
 
 
