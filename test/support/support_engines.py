@@ -3,6 +3,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 
 import support_network as support
@@ -50,3 +51,25 @@ NETWORKS = {
     alternate: randomise(Gr00tN1d6(support.small_config(use_alternate_vl_dit=alternate)))
     for alternate in (True, False)
 }
+CONFIG = NETWORKS[True].config
+
+
+def prompt(text: int = 9, sizes: tuple[tuple[int, int], ...] = ((56, 56), (28, 84))) -> dict[str, Any]:
+    """As the processor gives it: uint8 images."""
+    inputs = ragged_inputs(CONFIG, [text], [list(sizes)])
+    generator = torch.Generator().manual_seed(text)
+    inputs["pixel_values"] = [
+        torch.randint(0, 256, (1, 3, *size), generator=generator, dtype=torch.uint8) for size in sizes
+    ]
+    return inputs
+
+
+def chunk_noise(seed: int = 0, horizon: int = CONFIG.action_horizon) -> np.ndarray:
+    values = np.random.default_rng(seed).standard_normal((1, horizon, CONFIG.max_action_dim))
+    return values.astype(np.float32)
+
+
+def expected_actions(inputs: dict[str, Any], start: np.ndarray, network: Any = NETWORKS[True]) -> np.ndarray:
+    images = [image.float() / 127.5 - 1 for image in inputs["pixel_values"]]
+    given = {**inputs, "pixel_values": images}
+    return network.get_action(given, torch.from_numpy(start))["action_pred"].numpy()

@@ -16,9 +16,10 @@ from gr00t_model.errors import BackendError, ConfigError, EmbodimentError, Obser
 from gr00t_model.inference.engine import Guidance
 from gr00t_model.inference.program import Shape
 from gr00t_model.inference.pytorch import PREPARED_TEXT_TOKENS, PyTorchEngine
-from support_engines import EMBODIMENT, NETWORKS, ragged_inputs
+from support_engines import CONFIG, EMBODIMENT, NETWORKS, prompt, ragged_inputs
+from support_engines import chunk_noise as noise
+from support_engines import expected_actions as expected
 
-CONFIG = NETWORKS[True].config
 SHAPE = (1, CONFIG.action_horizon, CONFIG.max_action_dim)
 
 
@@ -38,27 +39,6 @@ class Recorder:
             body()
 
         return replay
-
-
-def prompt(text: int = 9, sizes: tuple[tuple[int, int], ...] = ((56, 56), (28, 84))) -> dict[str, Any]:
-    """As the processor gives it: uint8 images."""
-    inputs = ragged_inputs(CONFIG, [text], [list(sizes)])
-    generator = torch.Generator().manual_seed(text)
-    inputs["pixel_values"] = [
-        torch.randint(0, 256, (1, 3, *size), generator=generator, dtype=torch.uint8) for size in sizes
-    ]
-    return inputs
-
-
-def noise(seed: int = 0, horizon: int = CONFIG.action_horizon) -> np.ndarray:
-    values = np.random.default_rng(seed).standard_normal((1, horizon, CONFIG.max_action_dim))
-    return values.astype(np.float32)
-
-
-def expected(inputs: dict[str, Any], start: np.ndarray, network: Any = NETWORKS[True]) -> np.ndarray:
-    images = [image.float() / 127.5 - 1 for image in inputs["pixel_values"]]
-    given = {**inputs, "pixel_values": images}
-    return network.get_action(given, torch.from_numpy(start))["action_pred"].numpy()
 
 
 def close(found: np.ndarray, wanted: np.ndarray) -> bool:
