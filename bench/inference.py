@@ -6,8 +6,8 @@
 Needs this repository, PyTorch, transformers, diffusers, safetensors and NumPy; no network, no checkpoint and
 no installation. The modes take turns in one process, so that whatever else the machine does meets all of
 them. A mode that fails is reported with its error, and the others go on. Progress is on stderr; Ctrl-C
-prints what there is by then. Without --all, it ends within --seconds (best effort: what starts late is
-skipped, not cut short).
+prints what there is by then. It ends after about --seconds: a mode that is not ready by then is given up,
+and a configuration that has not begun is skipped.
 
 Modes: `network` (readable form, eager), `network-compiled` (torch.compile of its backbone and velocity),
 `deployed` (the engine as the policy uses it), and on CUDA `deployed-eager` (neither graph nor compiled
@@ -113,6 +113,7 @@ class Run:
             _forget_compiled()
             bench = Bench(configuration, maker, self.device, self.clock, self.arguments.repeats)
             bench.rate, bench.processing = self.rate, processing[configuration.cameras]
+            bench.last = number == len(self.configurations()) - 1
             self.benches.append(bench)
             bench.run(self._modes(number), self.write)
 
@@ -216,7 +217,10 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, torch.device]
     add("--dtype", nargs="+", choices=["bfloat16", "float32"], help="default: bfloat16 on CUDA, else float32")
     add("--device", help="default: cuda where there is one, else cpu")
     add("--modes", nargs="+", choices=ALL_MODES, help="in all configurations; default: see above")
-    add("--all", action="store_true", help="all presets, 1 to 3 cameras, horizons 50 and 16, all modes")
+    everything = (
+        "every preset (full on CUDA only), 1 to 3 cameras, horizons 50 and 16, compiled modes as well"
+    )
+    add("--all", action="store_true", help=everything)
     add("--repeats", type=int, help="counted runs of each mode; default 200 on CUDA, else 30")
     add("--seconds", type=float, help="default 420, with --all 3600")
     add("--checkpoint", type=Path, metavar="DIR", help="its weights instead of random ones")
@@ -237,8 +241,8 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, torch.device]
         parser.error("--checkpoint has sizes of its own; leave --preset out")
     if arguments.engine and not arguments.checkpoint:
         parser.error("--engine needs --checkpoint, the one that the engine was made of")
-    everything = ["full", "small", "tiny"] if cuda else ["small", "tiny"]
-    presets = everything if arguments.all else ["full"] if cuda else ["tiny", "small"]
+    presets = ["full"] if cuda else ["tiny", "small"]
+    presets = ["tiny", "small", "full"] if cuda and arguments.all else presets
     arguments.preset = ["full"] if arguments.checkpoint else arguments.preset or presets
     arguments.cameras = arguments.cameras or ([2, 1, 3] if arguments.all else [2])
     arguments.horizon = arguments.horizon or ([50, 16] if arguments.all or cuda else [50])

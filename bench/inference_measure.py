@@ -7,7 +7,7 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import inference_modes
@@ -26,6 +26,8 @@ WARM_UP_RUNS = 5
 """On CUDA, where libraries choose kernels and clocks rise."""
 RESERVED = 0.12
 """Share of the whole time that preparations leave for measuring: some 30 s at full size on an H200."""
+TURNS = 0.8
+"""Share of the time left that the turns may take where another configuration follows."""
 STAGE_RUNS = 20
 STAGE_SECONDS = 10.0
 
@@ -50,6 +52,9 @@ class Measured:
     mode: Any = None
     error: str | None = None
     times: list[float] = field(default_factory=list)
+    """seconds of each counted chunk"""
+    processor: list[float] = field(default_factory=list)
+    """processor seconds of all threads in them, which other programs disturb less; of CPUs only"""
     figures: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -80,6 +85,8 @@ class Bench:
         self.all: list[Measured] = []
         self.rate: tuple[float, str] = (0.0, "")
         self.processing: float | None = None
+        self.last = True
+        """whether no other configuration follows"""
         clock.say(f"{configuration}: float32 reference")
         self.expected = self._reference(configuration.horizon)
         whole = self.config.action_horizon
@@ -150,9 +157,10 @@ class Bench:
         working = [measured for measured in self.all if measured.works and measured.figures]
         if not working:
             return
+        end = 0.0 if self.last else (1 - TURNS) * self.clock.left
         before = {measured.name: measured.times for measured in working}
         for measured in working:
-            measured.times = []
+            measured.times, measured.processor = [], []
         burst = min(BURST, repeats) if self.device.type == "cuda" else 1
         self.clock.say(f"{self.configuration}: {repeats} runs each of {', '.join(m.name for m in working)}")
         gc.collect()
@@ -162,21 +170,23 @@ class Bench:
                 for measured in working:
                     if measured.works:
                         with measured.caught(self.clock):
-                            measured.times += self._burst(measured.mode, burst)
-                if self.clock.left <= 0 and all(m.times for m in working if m.works):
+                            self._burst(measured, burst)
+                if self.clock.left <= end and all(m.times for m in working if m.works):
                     break
         finally:
             gc.enable()
             for measured in working:  # one that broke keeps what it had
                 measured.times = measured.times or before[measured.name]
 
-    def _burst(self, mode: Any, count: int) -> list[float]:
-        times = []
-        for _ in range(count + (self.device.type == "cuda")):
-            begun = perf_counter()
-            mode.run(self.inputs, self.noise)
-            times.append(perf_counter() - begun)
-        return times[-count:]
+    def _burst(self, measured: Measured, count: int) -> None:
+        if self.device.type == "cuda":
+            measured.mode.run(self.inputs, self.noise)
+        for _ in range(count):
+            begun, busy = perf_counter(), process_time()
+            measured.mode.run(self.inputs, self.noise)
+            measured.times.append(perf_counter() - begun)
+            if self.device.type == "cpu":
+                measured.processor.append(process_time() - busy)
 
     def _stages(self, measured: Measured) -> None:
         runs = []
@@ -216,6 +226,7 @@ class Bench:
             "median_ms": median,
             "p99_ms": None if times is None else float(np.quantile(times, 0.99)),
             "min_ms": None if times is None else float(times.min()),
+            "processor_ms": 1e3 * float(np.median(measured.processor)) if measured.processor else None,
             "share_of_floor": None if median is None else floor / median,
         }
         for other in ("network", "network-compiled"):
@@ -255,6 +266,10 @@ class Bench:
             lines.append(f"{entry['name']:18}" + "".join(cells))
             if "error" in entry:
                 lines.append(f"    {entry['error'].splitlines()[0][:160]}")
+        busy = {entry["name"]: entry["processor_ms"] for entry in self.entries() if entry["processor_ms"]}
+        if busy:
+            told = ", ".join(f"{name} {value:.2f}" for name, value in busy.items())
+            lines.append(f"processor time of all threads, median ms: {told}")
         runs = sorted({entry["runs"] for entry in self.entries()})
         lines.append(
             f"runs {'-'.join(map(str, runs))}; floor {self.floor_ms():.3g} ms at "

@@ -59,6 +59,7 @@ def test_an_entry_holds_times_stages_memory_and_likeness(compared):
         assert (entry["preset"], entry["cameras"], entry["horizon"]) == ("tiny", 1, 50)
         assert entry["runs"] == 1
         assert 0 < entry["min_ms"] <= entry["median_ms"] <= entry["p99_ms"]
+        assert entry["processor_ms"] > 0
         assert set(entry["stages"]) == STAGES
         assert all(entry["stages"][stage] > 0 for stage in STAGES - {"processing"})
         assert 0.9999 < entry["cosine"] < 1.0001
