@@ -41,16 +41,20 @@ class LanguageLayer(nn.Module):
         self.gate_up = merge([mlp.gate_proj, mlp.up_proj])
         self.down = share(mlp.down_proj)
 
-    def forward(self, x: Tensor, rotary: Rotation, valid: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, rotary: Rotation, valid: Tensor | None, mask: Tensor | None = None
+    ) -> Tensor:
         """x [B, L, width]; valid [B, L, 1] of zeros and ones, where padding must come out as the reference
-        has it, or None."""
+        has it, or None. mask: what to add to the scores [L, L], for callers that hold the causal mask once
+        for all layers."""
         parts = split_heads(self.qkv(rms_norm(x, self.norm1, self.eps)), self.heads + 2 * self.kv_heads)
         q, k, v = parts.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
         q = rotate(rms_norm(q, self.q_norm, self.eps), rotary)
         k = rotate(rms_norm(k, self.k_norm, self.eps), rotary)
         shared = self.heads // self.kv_heads
         k, v = (part.repeat_interleave(shared, dim=1) for part in (k, v))
-        attended = self.out(join_heads(F.scaled_dot_product_attention(q, k, v, is_causal=True)))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        attended = self.out(join_heads(mixed))
         x = x + (attended if valid is None else attended * valid)
         gate, up = self.gate_up(rms_norm(x, self.norm2, self.eps)).chunk(2, dim=-1)
         return x + self.down(F.silu(gate) * up)
