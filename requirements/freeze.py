@@ -13,14 +13,16 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 HERE = Path(__file__).resolve().parent
-EXTRAS = "gr00t_ros[demo,test,train]"
+EXTRAS = "gr00t_ros[demo,tensorrt,test,train]"
+# Installed without what they ask for.
+ALONE = ("nvidia-modelopt",)
 
 
 def wanted(distro: str) -> list[Requirement]:
     """What the Makefile asks pip for."""
-    files = [HERE / "build.txt", HERE / f"ros-{distro}.txt"]
+    files = [HERE / "build.txt", HERE / "modelopt.txt", HERE / f"ros-{distro}.txt"]
     lines = [line for path in files for line in path.read_text().splitlines()]
-    return [Requirement(line) for line in [EXTRAS, *lines] if line and not line.startswith("#")]
+    return [Requirement(line) for line in [EXTRAS, *ALONE, *lines] if line and not line.startswith("#")]
 
 
 def pins(distro: str) -> dict[str, str]:
@@ -39,7 +41,7 @@ def pins(distro: str) -> dict[str, str]:
             continue  # optional, or for another platform
         name = installed.metadata["Name"].lower().replace("_", "-").replace(".", "-")
         found[name] = installed.version.split("+")[0]
-        for line in installed.requires or []:
+        for line in () if name in ALONE else installed.requires or ():
             need = Requirement(line)
             if need.marker is None or any(
                 need.marker.evaluate({"extra": extra}) for extra in {"", *requirement.extras}
