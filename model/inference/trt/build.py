@@ -272,10 +272,10 @@ def _check_output(output: Path) -> None:
 def _check_disk(plan: Plan, partial: Path) -> None:
     """ONNX files and plans lie side by side for a while, each about as large as the weights."""
     weights = sum(path.stat().st_size for path in plan.checkpoint.glob("*.safetensors"))
-    partial.mkdir(parents=True, exist_ok=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
     there = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
     needed = int(2.2 * weights) + 200_000_000 - there
-    free = shutil.disk_usage(partial).free
+    free = shutil.disk_usage(partial.parent).free
     if free < needed:
         raise BackendError(
             f"{partial.parent} has {free / 1e9:.1f} GB free, the build needs about {needed / 1e9:.1f} GB; "
