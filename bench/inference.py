@@ -17,14 +17,12 @@ layers), `deployed-graph` (CUDA graph), `deployed-compiled` (CUDA graph of compi
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.util
 import json
 import platform
 import shlex
 import signal
 import sys
-import types
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import product
@@ -38,37 +36,19 @@ ALL_MODES = ("network", "network-compiled", "deployed", "deployed-eager", "deplo
 ALL_MODES += ("deployed-compiled", "tensorrt")
 
 
-class _Missing(types.ModuleType):
-    """Stands for a package while what imports it, but is not used here, is imported."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return None
-
-
 def make_importable() -> None:
-    """`gr00t_model` from this repository, installed or not, and without OpenCV and a tokenizer, which only
-    images and words need."""
-    if "gr00t_model" not in sys.modules:
-        where = ROOT / "model"
-        spec = importlib.util.spec_from_file_location(
-            "gr00t_model", where / "__init__.py", submodule_search_locations=[str(where)]
-        )
-        assert spec is not None
-        assert spec.loader is not None
-        package = importlib.util.module_from_spec(spec)
-        sys.modules["gr00t_model"] = package
-        spec.loader.exec_module(package)
-    # First what asks itself which packages there are.
-    importlib.import_module("gr00t_model.network")
-    missing = [name for name in ("cv2", "tiktoken") if importlib.util.find_spec(name) is None]
-    sys.modules.update({name: _Missing(name) for name in missing})
-    try:
-        importlib.import_module("gr00t_model.inference.pytorch")
-    finally:
-        for name in missing:
-            del sys.modules[name]
+    """`gr00t_model` from this repository, installed or not."""
+    if "gr00t_model" in sys.modules:
+        return
+    where = ROOT / "model"
+    spec = importlib.util.spec_from_file_location(
+        "gr00t_model", where / "__init__.py", submodule_search_locations=[str(where)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["gr00t_model"] = package
+    spec.loader.exec_module(package)
 
 
 make_importable()

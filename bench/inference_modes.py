@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
-from unittest import mock
 
 import numpy as np
 import torch
@@ -21,12 +20,14 @@ from torch import Tensor, nn
 
 from gr00t_model.checkpoint import load_model
 from gr00t_model.config import Gr00tN1d6Config
-from gr00t_model.inference import pytorch
 from gr00t_model.inference.budget import Workload
+from gr00t_model.inference.deployed import Deployed, deploy
+from gr00t_model.inference.pytorch import PyTorchEngine
 from gr00t_model.network import Gr00tN1d6
 from gr00t_model.network import inputs as checks
 from gr00t_model.network.eagle import Features
 from gr00t_model.network.initial import is_embodiment, stream
+from gr00t_model.pixels import pixels_to_float
 
 EMBODIMENT, EMBODIMENT_TAG = 10, "new_embodiment"
 """What a robot of one's own has."""
@@ -159,7 +160,7 @@ class NetworkMode:
     @torch.no_grad()
     def _chunk(self, inputs: Mapping[str, Any], noise: np.ndarray, done: Callable[[str], None]) -> np.ndarray:
         network, head = self.network, self.network.action_head
-        images = [_to_float(image.to(network.device)) for image in inputs["pixel_values"]]
+        images = [pixels_to_float(image.to(network.device)) for image in inputs["pixel_values"]]
         prepared = checks.prepare({**inputs, "pixel_values": images}, network, training=False)
         start = checks.starting_noise(torch.from_numpy(noise), None, prepared, network)
         ids, mask = prepared["input_ids"], prepared["attention_mask"]
@@ -223,12 +224,6 @@ class EngineMode:
         return self._held
 
 
-def _to_float(pixels: Tensor) -> Tensor:
-    """As `processing.pixels_to_float`."""
-    half = torch.full((), 127.5, device=pixels.device)
-    return (pixels.float() - half) / half
-
-
 class Modes:
     """Makes the modes of one network, by name."""
 
@@ -237,7 +232,7 @@ class Modes:
     ) -> None:
         self.network, self._network_compile = network, network_compile
         self._engine, self._checkpoint = engine, checkpoint
-        self._form: nn.Module | None = None
+        self._form: Deployed | None = None
 
     def make(self, name: str) -> Mode:
         """Raises whatever stands in the way."""
@@ -257,14 +252,12 @@ class Modes:
 
     def _deployed(self, options: Mapping[str, Any]) -> Mode:
         if self._form is None:
-            self._form = pytorch.deploy(self.network, EMBODIMENT)
+            self._form = deploy(self.network, EMBODIMENT)
         form = self._form
         # Several engines at once, which no robot has: each gets modules of its own around the same weights.
         shared = {id(p): p for module in (form, self.network) for p in module.parameters()}
-        clone = copy.deepcopy(form, shared)
-        with mock.patch.object(pytorch, "deploy", return_value=clone):
-            engine = pytorch.PyTorchEngine(self.network, EMBODIMENT, **options)
-        return EngineMode(engine, weight_bytes(form), self.network.config.action_horizon)
+        engine = PyTorchEngine(copy.deepcopy(form, shared), **options)
+        return EngineMode(engine, form.memory(), self.network.config.action_horizon)
 
     def _tensorrt(self) -> Mode:
         if self._engine is None:

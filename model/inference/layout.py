@@ -15,7 +15,7 @@ from torch import Tensor
 from gr00t_model.errors import ObservationError
 
 # Text is padded to one of these lengths where each length costs something once (a CUDA graph, a tuned
-# kernel). With two cameras, a prompt takes 33 tokens beside the instruction and the images.
+# kernel). With two cameras the prompt around the instruction takes 30.
 TEXT_BUCKETS = (32, 48, 64, 96, 128, 192, 256)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from gr00t_model.checkpoint import NOT_FOR_ACTIONS, load_model, untrained_embodiment
 from gr00t_model.errors import BackendError
 from gr00t_model.inference.backend import BackendChoice, check_names, choose_pytorch, find_device
+from gr00t_model.inference.deployed import deploy
 from gr00t_model.inference.engine import Engine
 from gr00t_model.inference.pytorch import PyTorchEngine
 from gr00t_model.processing import Gr00tProcessor
@@ -109,8 +110,8 @@ def _open_pytorch(request: Request) -> Opened:
         request.directory, device=str(choice.device), dtype=choice.dtype, without=NOT_FOR_ACTIONS
     )
     untrained = untrained_embodiment(model, request.embodiment_id)
-    engine = PyTorchEngine(model, request.embodiment_id, request.num_steps, compile=request.compile)
-    return Opened(engine, choice, untrained)
+    form = deploy(model, request.embodiment_id, request.num_steps)
+    return Opened(PyTorchEngine(form, compile=request.compile), choice, untrained)
 
 
 def _open_tensorrt(request: Request) -> Opened:

@@ -18,7 +18,7 @@ from gr00t_model.inference.deployed import Context, Deployed
 from gr00t_model.inference.engine import Guidance
 from gr00t_model.inference.layout import Layout, lay_out
 from gr00t_model.inference.staging import Staging
-from gr00t_model.processing import pixels_to_float
+from gr00t_model.pixels import pixels_to_float
 
 Body = Callable[[], object]
 Record = Callable[[Body], Body]

@@ -19,13 +19,12 @@ from torch import Tensor
 
 from gr00t_model.errors import BackendError, ConfigError, EmbodimentError
 from gr00t_model.inference.compiling import compile_layers, many_versions, plain_layers
-from gr00t_model.inference.deployed import Context, deploy
+from gr00t_model.inference.deployed import Context, Deployed
 from gr00t_model.inference.engine import Guidance
 from gr00t_model.inference.layout import TEXT_BUCKETS, Layout, lay_out, text_bucket
 from gr00t_model.inference.program import CudaGraphs, Program, Record, Shape
-from gr00t_model.network import Gr00tN1d6
 from gr00t_model.network import inputs as checks
-from gr00t_model.processing import pixels_to_float
+from gr00t_model.pixels import pixels_to_float
 
 COMPILE = ("auto", "on", "off")
 # Graphs kept at once; each holds buffers, and a robot needs one for each length of text.
@@ -42,9 +41,8 @@ class PyTorchEngine:
     """See the module. `Engine` describes what it offers.
 
     Args:
-        network: gives its weights to the deployed form; both share them.
-        embodiment_id: whose weights and actions.
-        num_steps: denoising steps; None means the checkpoint's number.
+        form: the network laid out for one embodiment and number of steps. With `compile` its layers are
+            changed in place, so two engines of one form must not differ in that.
         compile: "on", "off", or "auto": on CUDA, whichever `prepare` measures to be faster; off on a CPU,
             where compiling takes a compiler and gains little.
         record: how a chunk is recorded; None records CUDA graphs on CUDA and nothing on a CPU.
@@ -55,9 +53,7 @@ class PyTorchEngine:
 
     def __init__(
         self,
-        network: Gr00tN1d6,
-        embodiment_id: int,
-        num_steps: int | None = None,
+        form: Deployed,
         *,
         compile: str = "auto",
         graphs: bool = True,
@@ -65,7 +61,7 @@ class PyTorchEngine:
     ) -> None:
         if compile not in COMPILE:
             raise ConfigError(f"compile is {compile!r}; expected one of {', '.join(COMPILE)}")
-        self.form = deploy(network.eval(), embodiment_id, num_steps)
+        self.form = form
         self.device = self.form.device
         self.precision = str(self.form.dtype).removeprefix("torch.")
         on_cuda = self.device.type == "cuda"

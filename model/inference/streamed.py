@@ -35,7 +35,7 @@ from gr00t_model.config import Gr00tN1d6Config
 from gr00t_model.errors import BackendError, CheckpointError
 from gr00t_model.network.embodiment import EmbodimentLinear
 from gr00t_model.network.inputs import step_count
-from gr00t_model.processing import pixels_to_float
+from gr00t_model.pixels import pixels_to_float
 from gr00t_model.tensor_files import read_rows, read_tensor
 
 # Called after every layer with: layers done, layers of the whole call, bytes read so far in this call.

@@ -5,8 +5,8 @@ Imports nothing of the network. The entry point is :class:`Gr00tProcessor`; the 
 robot is described with.
 """
 
+from gr00t_model.pixels import pixels_to_float
 from gr00t_model.processing.embodiments import EMBODIMENT_IDS
-from gr00t_model.processing.images import pixels_to_float
 from gr00t_model.processing.modality import ActionConfig, ModalityConfig
 from gr00t_model.processing.options import ProcessorOptions
 from gr00t_model.processing.processor import Gr00tProcessor

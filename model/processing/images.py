@@ -10,7 +10,7 @@ Two routes exist, and a checkpoint says which one it was trained with:
 
 Both end in :func:`to_patch_multiple`. An image is uint8 [H, W, 3] RGB everywhere; steps return new arrays or
 views and never write into their input. Pixels stay uint8 to the end: the network's float values are made by
-:func:`pixels_to_float`, on the device where there is one.
+:func:`gr00t_model.pixels.pixels_to_float`, on the device where there is one.
 """
 
 from __future__ import annotations
@@ -202,16 +202,6 @@ def to_planes(image: Pixels) -> torch.Tensor:
     planes = np.empty((1, 3, *image.shape[:2]), np.uint8)
     cv2.split(image, list(planes[0]))  # three times as fast as a transposing copy
     return torch.from_numpy(planes)
-
-
-def pixels_to_float(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 pixels to float32 in [-1, 1], on the pixels' device, with the same bits everywhere.
-
-    The divisor is a tensor because CUDA multiplies by the reciprocal of a plain number, which changes last
-    bits.
-    """
-    half = torch.full((), 127.5, dtype=torch.float32, device=pixels.device)
-    return (pixels.to(torch.float32) - half) / half
 
 
 def evaluation_chain(

@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 
 from gr00t_model.errors import CheckpointError, ConfigError, EmbodimentError, ObservationError
+from gr00t_model.pixels import pixels_to_float
 from gr00t_model.processing import observation as checks
 from gr00t_model.processing.embodiments import complete_ids
 from gr00t_model.processing.images import (
     ImageChain,
     image_tokens,
-    pixels_to_float,
     to_patch_multiple,
     to_planes,
 )

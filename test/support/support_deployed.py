@@ -16,7 +16,7 @@ from gr00t_model.inference.observations import EncodedObservation
 from gr00t_model.inference.trt.export import ActionModule, BackboneModule, Shapes
 from gr00t_model.inference.trt.prompt import group_images, prompt_for
 from gr00t_model.network import Gr00tN1d6
-from gr00t_model.processing import pixels_to_float
+from gr00t_model.pixels import pixels_to_float
 from support_engines import EMBODIMENT, ragged_inputs, randomise
 from support_network import small_config
 

@@ -12,9 +12,9 @@ from gr00t_model.inference.deployed.layers import frozen, join_heads, merge, sha
 from gr00t_model.network.language import LanguageStack, Rotation, rotation
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """RMSNorm over the last dimension, statistics in float32."""
-    return F.rms_norm(x, weight.shape, weight, eps)
+    return F.rms_norm(x, x.shape[-1:], weight, eps)
 
 
 def rotate(x: Tensor, rotary: Rotation) -> Tensor:
@@ -35,7 +35,9 @@ class LanguageLayer(nn.Module):
         self.norm1, self.norm2 = (
             frozen(norm.weight.data) for norm in (layer.input_layernorm, layer.post_attention_layernorm)
         )
-        self.q_norm, self.k_norm = (frozen(norm.weight.data) for norm in (attention.q_norm, attention.k_norm))
+        # One weight a head, so that queries and keys are normed and rotated together.
+        q_norm, k_norm = attention.q_norm.weight.data, attention.k_norm.weight.data
+        self.qk_norm = frozen(torch.cat((q_norm.repeat(heads, 1), k_norm.repeat(kv_heads, 1)))[:, None])
         self.qkv = merge([attention.q_proj, attention.k_proj, attention.v_proj])
         self.out = share(attention.o_proj)
         self.gate_up = merge([mlp.gate_proj, mlp.up_proj])
@@ -48,9 +50,9 @@ class LanguageLayer(nn.Module):
         has it, or None. mask: what to add to the scores [L, L], for callers that hold the causal mask once
         for all layers."""
         parts = split_heads(self.qkv(rms_norm(x, self.norm1, self.eps)), self.heads + 2 * self.kv_heads)
-        q, k, v = parts.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
-        q = rotate(rms_norm(q, self.q_norm, self.eps), rotary)
-        k = rotate(rms_norm(k, self.k_norm, self.eps), rotary)
+        qk, v = parts.split((self.heads + self.kv_heads, self.kv_heads), dim=1)
+        qk = rotate(rms_norm(qk, None, self.eps) * self.qk_norm, rotary)
+        q, k = qk.split((self.heads, self.kv_heads), dim=1)
         shared = self.heads // self.kv_heads
         k, v = (part.repeat_interleave(shared, dim=1) for part in (k, v))
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)

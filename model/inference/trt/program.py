@@ -20,7 +20,7 @@ from gr00t_model.inference.trt.manifest import Manifest
 from gr00t_model.inference.trt.prompt import group_images, prompt_for
 from gr00t_model.inference.trt.running import LoadedEngine
 from gr00t_model.inference.trt.words import WordEmbeddings
-from gr00t_model.processing import pixels_to_float
+from gr00t_model.pixels import pixels_to_float
 
 
 @dataclass(frozen=True)

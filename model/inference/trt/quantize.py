@@ -26,7 +26,7 @@ from gr00t_model.errors import BackendError
 from gr00t_model.inference.deployed import Deployed
 from gr00t_model.inference.layout import lay_out
 from gr00t_model.inference.observations import EncodedObservation
-from gr00t_model.processing import pixels_to_float
+from gr00t_model.pixels import pixels_to_float
 
 PRECISIONS = ("bf16", "fp8", "int8", "nvfp4")
 # Compute capabilities: FP8 tensor cores came with Ada (8.9), NVFP4 with Blackwell (10.0); Orin is 8.7.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from gr00t_model.inference.deployed import deploy
 from gr00t_model.inference.engine import Guidance
 from gr00t_model.inference.pytorch import PyTorchEngine
 from support_engines import CONFIG, EMBODIMENT, NETWORKS, chunk_noise, expected_actions, prompt
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 
 def engine(dtype: torch.dtype, **options: object) -> PyTorchEngine:
-    return PyTorchEngine(copy.deepcopy(NETWORKS[True]).to("cuda", dtype), EMBODIMENT, **options)
+    return PyTorchEngine(deploy(copy.deepcopy(NETWORKS[True]).to("cuda", dtype), EMBODIMENT), **options)
 
 
 @pytest.mark.parametrize("compile", ["off", "on", "auto"])

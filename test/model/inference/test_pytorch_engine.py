@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from gr00t_model.errors import BackendError, ConfigError, EmbodimentError, ObservationError
+from gr00t_model.inference.deployed import deploy
 from gr00t_model.inference.engine import Guidance
 from gr00t_model.inference.program import Shape
 from gr00t_model.inference.pytorch import PREPARED_TEXT_TOKENS, PyTorchEngine
@@ -49,8 +50,8 @@ def close(found: np.ndarray, wanted: np.ndarray) -> bool:
 def test_layer_by_layer_and_recorded_are_the_network(alternate: bool) -> None:
     network = NETWORKS[alternate]
     recorder = Recorder()
-    plain = PyTorchEngine(network, EMBODIMENT)
-    recorded = PyTorchEngine(network, EMBODIMENT, record=recorder)
+    plain = PyTorchEngine(deploy(network, EMBODIMENT))
+    recorded = PyTorchEngine(deploy(network, EMBODIMENT), record=recorder)
     recorded.prepare(prompt())
     prepared = recorder.count
     assert prepared > 1
@@ -65,7 +66,7 @@ def test_layer_by_layer_and_recorded_are_the_network(alternate: bool) -> None:
 
 def test_every_input_reaches_a_recording() -> None:
     """Nothing of the chunk before is used again."""
-    engine = PyTorchEngine(NETWORKS[True], EMBODIMENT, record=Recorder())
+    engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), record=Recorder())
     engine.prepare(prompt())
     first = prompt()
     engine.run(first, noise())
@@ -86,7 +87,7 @@ def test_every_input_reaches_a_recording() -> None:
 
 def test_what_is_not_recorded_runs_and_is_recorded_between_chunks() -> None:
     recorder = Recorder()
-    engine = PyTorchEngine(NETWORKS[True], EMBODIMENT, record=recorder)
+    engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), record=recorder)
     engine.prepare(prompt())
     prepared = recorder.count
     others: list[tuple[dict[str, Any], np.ndarray]] = [
@@ -109,7 +110,7 @@ def test_what_is_not_recorded_runs_and_is_recorded_between_chunks() -> None:
 
 def test_text_longer_than_any_bucket_runs_without_a_recording() -> None:
     recorder = Recorder()
-    engine = PyTorchEngine(NETWORKS[True], EMBODIMENT, record=recorder)
+    engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), record=recorder)
     inputs = prompt(300)
     assert close(engine.run(inputs, noise()), expected(inputs, noise()))
     engine.catch_up()
@@ -117,7 +118,7 @@ def test_text_longer_than_any_bucket_runs_without_a_recording() -> None:
 
 
 def test_recordings_are_bounded() -> None:
-    engine = PyTorchEngine(NETWORKS[True], EMBODIMENT, record=Recorder())
+    engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), record=Recorder())
     for width in range(1, 20):
         engine.run(prompt(sizes=((28, 28 * width),)), noise())
         engine.catch_up()
@@ -126,7 +127,7 @@ def test_recordings_are_bounded() -> None:
 
 @pytest.mark.parametrize("record", [None, Recorder()], ids=["layers", "recorded"])
 def test_guidance(record: Any) -> None:
-    engine = PyTorchEngine(NETWORKS[True], EMBODIMENT, record=record)
+    engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), record=record)
     generator = np.random.default_rng(0)
     prefix = generator.standard_normal(SHAPE).astype(np.float32)
     weight = generator.random((CONFIG.num_inference_timesteps, SHAPE[1])).astype(np.float32)
@@ -154,11 +155,11 @@ def test_guidance(record: Any) -> None:
 def test_wrong_guidance(change: dict[str, np.ndarray], words: str) -> None:
     values = {"prefix": np.zeros(SHAPE, np.float32), "weight": np.ones((4, SHAPE[1]), np.float32), **change}
     with pytest.raises(ObservationError, match=words):
-        PyTorchEngine(NETWORKS[True], EMBODIMENT).run(prompt(), noise(), Guidance(**values))
+        PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT)).run(prompt(), noise(), Guidance(**values))
 
 
 def test_wrong_inputs() -> None:
-    engine = PyTorchEngine(NETWORKS[True], EMBODIMENT)
+    engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT))
     with pytest.raises(EmbodimentError, match="id 1 was given to an engine made for 3"):
         engine.run({**prompt(), "embodiment_id": torch.tensor([1])}, noise())
     with pytest.raises(ObservationError, match="lack state"):
@@ -166,11 +167,11 @@ def test_wrong_inputs() -> None:
     with pytest.raises(ObservationError, match="horizon"):
         engine.run(prompt(), noise(horizon=CONFIG.action_horizon + 1))
     with pytest.raises(ConfigError, match="'maybe'; expected one of auto, on, off"):
-        PyTorchEngine(NETWORKS[True], EMBODIMENT, compile="maybe")
+        PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), compile="maybe")
 
 
 def test_batch_and_drawn_noise() -> None:
-    engine = PyTorchEngine(NETWORKS[True], EMBODIMENT, record=Recorder())
+    engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), record=Recorder())
     inputs = ragged_inputs(CONFIG, [5, 9], [[(56, 56)], [(28, 28)]])
     start = np.random.default_rng(0).standard_normal((2, *SHAPE[1:])).astype(np.float32)
     wanted = NETWORKS[True].get_action(inputs, torch.from_numpy(start))["action_pred"].numpy()
@@ -180,7 +181,7 @@ def test_batch_and_drawn_noise() -> None:
 
 
 def test_out_of_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = PyTorchEngine(NETWORKS[True], EMBODIMENT)
+    engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT))
 
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -192,7 +193,7 @@ def test_out_of_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("record", [None, Recorder()], ids=["layers", "recorded"])
 def test_stages(record: Any) -> None:
-    engine = PyTorchEngine(NETWORKS[True], EMBODIMENT, record=record)
+    engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), record=record)
     engine.prepare(prompt())
     for _ in range(2):
         stages = engine.stages(prompt(), noise())
@@ -209,7 +210,7 @@ def test_compiled_layers_are_the_network() -> None:
     from torch._dynamo.utils import counters
 
     counters.clear()
-    engine = PyTorchEngine(NETWORKS[True], EMBODIMENT, compile="on")
+    engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), compile="on")
     engine.prepare(prompt())
     assert close(engine.run(prompt(), noise()), expected(prompt(), noise()))
     made = counters["stats"]["unique_graphs"]
@@ -224,7 +225,7 @@ class TestAuto:
     """What "auto" does on CUDA, with compilers that this test makes up."""
 
     def engine(self) -> PyTorchEngine:
-        engine = PyTorchEngine(NETWORKS[True], EMBODIMENT, record=Recorder())
+        engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), record=Recorder())
         engine.compile = "auto"  # as on CUDA
         return engine
 

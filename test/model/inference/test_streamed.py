@@ -16,7 +16,7 @@ from gr00t_model.checkpoint import load_model, save_model, write_random_checkpoi
 from gr00t_model.config import Gr00tN1d6Config
 from gr00t_model.errors import CheckpointError, EmbodimentError, ObservationError
 from gr00t_model.inference.streamed import StreamedNetwork
-from gr00t_model.processing import pixels_to_float
+from gr00t_model.pixels import pixels_to_float
 from support_network import TOLERANCE, edit_tensors, full, needs_full_set, small_config, tiny_inputs, worst
 
 torch.set_num_threads(1)

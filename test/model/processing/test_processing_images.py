@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gr00t_model.errors import ConfigError
+from gr00t_model.pixels import pixels_to_float
 from gr00t_model.processing import images
 from support_processor_goldens import text_tables
 
@@ -127,7 +128,7 @@ def test_patch_multiples_stay_in_bounds(height: int, width: int) -> None:
 def test_every_pixel_value_has_the_reference_float() -> None:
     values = torch.arange(256, dtype=torch.uint8)
     expected = (np.arange(256) / 127.5 - 1).astype(np.float32)
-    np.testing.assert_array_equal(images.pixels_to_float(values), expected)
+    np.testing.assert_array_equal(pixels_to_float(values), expected)
 
 
 def test_planes_are_contiguous_and_own_their_memory() -> None:
