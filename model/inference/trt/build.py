@@ -5,84 +5,44 @@ Everything happens in a directory beside the output, which takes the output's na
 build leaves its ONNX files there, and the next one of the same checkpoint and options goes on from them.
 """
 
+import contextlib
+import ctypes
 import gc
-import hashlib
 import json
 import os
 import resource
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gr00t_model.checkpoint import NOT_FOR_ACTIONS, load_model, read_config, resolve
-from gr00t_model.config import Gr00tN1d6Config
+from gr00t_model.checkpoint import NOT_FOR_ACTIONS, load_model, resolve
 from gr00t_model.errors import BackendError
 from gr00t_model.inference.deployed import deploy
-from gr00t_model.inference.observations import ObservationSet, synthetic
+from gr00t_model.inference.observations import ObservationSet
 from gr00t_model.inference.trt import manifest as manifests
 from gr00t_model.inference.trt.adapter import TensorRT, find_tensorrt
 from gr00t_model.inference.trt.export import (
     ACTION,
     BACKBONE,
     MAX_TEXT_TOKENS,
-    Shapes,
     export,
     profiles,
-    shapes_of,
 )
-from gr00t_model.inference.trt.fingerprint import checkpoint_sha256
-from gr00t_model.inference.trt.quantize import PRECISIONS, check_target, quantize
+from gr00t_model.inference.trt.planning import Plan, capability_name, make_plan
+from gr00t_model.inference.trt.quantize import quantize
 from gr00t_model.inference.trt.trust import OBSERVATIONS_FILE
 from gr00t_model.inference.trt.verdict import driver_version
-from gr00t_model.processing import Gr00tProcessor
 
 Progress = Callable[[str, float], None]
 """Called with what is being done, and the share of the whole build that is behind, 0 to 1."""
 
-# Changes whenever other ONNX files come out of the same checkpoint and options.
-EXPORT_VERSION = 1
 _DONE = "export.json"
 # Of the time a build takes: where each part begins.
 _LOADED, _CALIBRATED, _EXPORTED, _BACKBONE_BUILT = 0.05, 0.1, 0.35, 0.65
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is going to be built."""
-
-    checkpoint: Path
-    sha256: str
-    embodiment: manifests.EmbodimentId
-    config: Gr00tN1d6Config
-    num_steps: int
-    shapes: Shapes
-    requested: str
-    precision: str
-    reason: str
-    """why this precision, where it was chosen here"""
-    target: str
-    valid: tuple[int, int]
-    """real steps and dimensions of a chunk"""
-    calibration: ObservationSet | None
-
-    def key(self) -> str:
-        """Identifies the ONNX files: they do not depend on the target, nor on TensorRT."""
-        content = {
-            "version": EXPORT_VERSION,
-            "checkpoint": self.sha256,
-            "embodiment": asdict(self.embodiment),
-            "num_steps": self.num_steps,
-            "shapes": asdict(self.shapes),
-            "precision": self.precision,
-            "calibration": None if self.calibration is None else self.calibration.digest,
-            "torch": torch.__version__,
-        }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def build_engine(
@@ -133,7 +93,7 @@ def build_engine(
     found = find_tensorrt(flavour) if library is None else library
     _check_output(output)
     progress("reading the checkpoint", 0.0)
-    plan = _plan(
+    plan = make_plan(
         resolve(checkpoint), embodiment_tag, precision, target, calibration, num_steps, horizon, image_sizes,
         text_tokens,
     )  # fmt: skip
@@ -147,7 +107,7 @@ def build_engine(
             partial / f"{name}.engine",
             _as_profiles(notes["profiles"][name]),
             target=plan.target,
-            here=_capability_name(),
+            here=capability_name(),
             timing_cache=output.with_name(f".{output.name}.{name}.timing"),
             progress=_part(progress, name, start, end),
         )
@@ -164,102 +124,6 @@ def build_engine(
 def _part(progress: Progress, name: str, start: float, end: float) -> Callable[[float, str], None]:
     """The progress of one engine's build as a part of the whole."""
     return lambda share, phase: progress(f"{name}: {phase}", start + share * (end - start))
-
-
-def choose_precision(requested: str, capability: int | None, calibrated: bool) -> tuple[str, str]:
-    """The precision to build in, and why.
-
-    capability: of the target, 89 for 8.9; None where it is not known.
-
-    Raises:
-        BackendError: no such precision, or the target does not compute in it.
-    """
-    if requested != "auto":
-        check_target(requested, capability)
-        if requested in ("fp8", "int8") and not calibrated:
-            raise BackendError(
-                f"precision {requested} needs recorded observations to calibrate on; give --calibration, or "
-                "use bf16"
-            )
-        return requested, "asked for"
-    if not calibrated:
-        return "bf16", "nothing was given to calibrate a smaller type on"
-    if capability is None:
-        return "bf16", "the target's compute capability is not known"
-    name = f"compute capability {capability // 10}.{capability % 10}"
-    if capability >= 89:
-        return "fp8", f"{name} computes in FP8"
-    return "int8", f"{name} has INT8 and no FP8"
-
-
-# ---- what to build ----------------------------------------------------------------------------------
-
-
-def _plan(
-    checkpoint: Path,
-    tag: str,
-    precision: str,
-    target: str,
-    calibration: ObservationSet | None,
-    num_steps: int | None,
-    horizon: int | None,
-    image_sizes: Sequence[tuple[int, int]] | None,
-    text_tokens: int,
-) -> Plan:
-    if precision != "auto" and precision not in PRECISIONS:
-        raise BackendError(f"precision {precision!r} is not one of auto, {', '.join(PRECISIONS)}")
-    chosen, reason = choose_precision(precision, _capability(target), bool(calibration))
-    config = read_config(checkpoint)
-    processor = Gr00tProcessor.from_pretrained(checkpoint)
-    if calibration is not None:
-        calibration.check_fit(processor, tag, config)
-    # What the processor gives: sizes of images, steps of state.
-    sample = (calibration or synthetic(processor, tag, config, 1))[0].inputs
-    found = [(int(image.shape[-2]), int(image.shape[-1])) for image in sample["pixel_values"]]
-    if image_sizes is None and calibration is None and not processor.options.letterbox:
-        raise BackendError(
-            "the images' sizes are not known: this checkpoint does not pad them to a square, so they depend "
-            "on the cameras. Give image_sizes, or a calibration recording"
-        )
-    sizes = [(int(h), int(w)) for h, w in (found if image_sizes is None else image_sizes)]
-    if len(sizes) != len(found):
-        raise BackendError(f"{len(sizes)} image sizes were given, embodiment {tag} has {len(found)} images")
-    shapes = shapes_of(config, sizes, horizon, text_tokens, state_steps=int(sample["state"].shape[1]))
-    steps = config.num_inference_timesteps if num_steps is None else num_steps
-    if steps < 1:
-        raise BackendError(f"num_steps is {steps}, expected 1 or more")
-    modality = processor.modality(tag)
-    return Plan(
-        checkpoint,
-        checkpoint_sha256(checkpoint),
-        manifests.EmbodimentId(tag, processor.embodiment_id(tag)),
-        config,
-        steps,
-        shapes,
-        precision,
-        chosen,
-        reason,
-        target,
-        (len(modality["action"].delta_indices), sum(processor.action_widths(tag).values())),
-        calibration if chosen in ("fp8", "int8") else None,
-    )
-
-
-def _capability(target: str) -> int | None:
-    """Of a target, 89 for sm89; None where it is not known."""
-    if target == "current":
-        name = _capability_name()
-        return None if name is None else int(name[2:])
-    digits = target.removeprefix("sm")
-    return int(digits) if target.startswith("sm") and digits.isdigit() else None
-
-
-def _capability_name() -> str | None:
-    """Of the GPU here, as sm89; None without one."""
-    if not torch.cuda.is_available():
-        return None
-    major, minor = torch.cuda.get_device_capability()
-    return f"sm{major}{minor}"
 
 
 def _check_output(output: Path) -> None:
@@ -336,7 +200,10 @@ def _exported(plan: Plan, folder: Path, progress: Progress) -> tuple[Path, dict[
         "onnx_bytes": sum(path.stat().st_size for path in folder.iterdir()),
         "weight_bytes": form.memory(),
     }
-    # The weights must be gone before TensorRT makes its own copies.
+    # The weights must be gone before TensorRT makes its own copies. The exporter's caches still know the last
+    # module's parameters, so they are emptied and not only dropped.
+    for parameter in form.parameters():
+        parameter.data = torch.empty(0)
     del form, recipe
     _free()
     done.write_text(json.dumps(notes, indent=2) + "\n")
@@ -344,7 +211,10 @@ def _exported(plan: Plan, folder: Path, progress: Progress) -> tuple[Path, dict[
 
 
 def _free() -> None:
+    """Give memory that is no longer used back to the system; glibc keeps what lay in pieces below 32 MB."""
     gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -368,7 +238,7 @@ def _describe(
     capability, name = "", ""
     if plan.target == "current" and torch.cuda.is_available():
         name = torch.cuda.get_device_name()
-        digits = (_capability_name() or "sm").removeprefix("sm")
+        digits = (capability_name() or "sm").removeprefix("sm")
     if digits.isdigit():
         capability = f"{digits[:-1]}.{digits[-1]}"
     text = notes["profiles"][BACKBONE]["text_embeddings"]

@@ -39,6 +39,8 @@ BACKBONE, ACTION = "backbone", "action"
 MAX_TEXT_TOKENS = 256
 HIDDEN = -30000.0
 """Added to the score of what must not be seen: exp of it is 0 in every type, and it is finite in all."""
+# Elements up to which the exporter folds constants.
+_SMALL = 8192
 
 Progress = Callable[[str], None]
 
@@ -293,6 +295,7 @@ def _traced(module: nn.Module, example: dict[str, Any], dynamic: dict[str, Any],
     """An ONNX program of the module."""
     try:
         import onnxscript  # noqa: F401
+        from onnx_ir.passes.common import DeduplicateInitializersPass
     except ImportError as error:
         raise BackendError(
             f"exporting engines needs onnx and onnxscript: `pip install onnx onnxscript` ({error})"
@@ -311,6 +314,8 @@ def _traced(module: nn.Module, example: dict[str, Any], dynamic: dict[str, Any],
             verbose=False,
         )
     assert program is not None
+    # Small weights that several steps use were folded apart for each.
+    DeduplicateInitializersPass(size_limit=_SMALL)(program.model)
     return program
 
 

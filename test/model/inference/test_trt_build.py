@@ -12,10 +12,11 @@ from gr00t_model.checkpoint import read_config
 from gr00t_model.errors import BackendError
 from gr00t_model.inference.observations import synthetic
 from gr00t_model.inference.trt.adapter import find_tensorrt
-from gr00t_model.inference.trt.build import build_engine, choose_precision
+from gr00t_model.inference.trt.build import build_engine
 from gr00t_model.inference.trt.export import export, profiles, shapes_of
 from gr00t_model.inference.trt.fingerprint import checkpoint_sha256
 from gr00t_model.inference.trt.manifest import Manifest, engine_files
+from gr00t_model.inference.trt.planning import choose_precision
 from gr00t_model.inference.trt.quantize import quantize
 from gr00t_model.processing import Gr00tProcessor
 from support_checkpoints import tiny_checkpoint
