@@ -50,6 +50,8 @@ NODES = {
 """Commands that need ROS 2."""
 
 TOOLS = {
+    "benchmark": "gr00t_ros.cli.benchmark:main",
+    "build_engine": "gr00t_ros.cli.build_engine:main",
     "random_checkpoint": "gr00t_ros.cli.random_checkpoint:main",
 }
 """Commands that work where there is no ROS 2."""
