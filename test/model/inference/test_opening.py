@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from gr00t_model.errors import BackendError
 from gr00t_model.inference import backend, opening
 from gr00t_model.inference.observations import synthetic
 from gr00t_model.inference.opening import Opened, open_engine
+from gr00t_model.inference.trt import engine as engines
 from gr00t_model.inference.trt import manifest as manifests
 from gr00t_model.inference.trt import trust
 from gr00t_model.inference.trt.verdict import VERDICT_FILE, Verdict
@@ -209,6 +211,29 @@ def test_an_engine_that_computes_something_else_is_refused(
     assert not Verdict.read(folder).passed
     assert_refused(shelf, folder, pattern)
     assert shelf.runs == checked
+
+
+def test_a_refused_engine_is_gone_before_its_replacement_is_loaded(
+    shelf: Shelf, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two networks do not fit into a small board's memory."""
+    made: list[weakref.ref[Any]] = []
+    make, load = engines.TensorRTEngine, opening.load_model
+
+    def remember(*arguments: Any, **options: Any) -> Any:
+        engine = make(*arguments, **options)
+        made.append(weakref.ref(engine))
+        return engine
+
+    def check(*arguments: Any, **options: Any) -> Any:
+        assert made[0]() is None, "the refused engine is still in memory"
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(engines, "TensorRTEngine", remember)
+    monkeypatch.setattr(opening, "load_model", check)
+    shelf.spoil(frozen(shelf))
+    assert open_engine(shelf.request(folder)).choice.backend == "pytorch"
+    assert len(made) == 1
 
 
 def test_a_verdict_that_was_edited_is_not_believed(shelf: Shelf, folder: Path) -> None:
