@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         with Bar() as bar, _interruptible(bar):
             manifest = _build(options, subject, output, bar)
     except KeyboardInterrupt:
-        kept = _left_behind(output) or "nothing is kept, the same command begins anew"
+        kept = _left_behind(output) or _unfinished(output)
         print(f"build_engine: interrupted; {kept}", file=sys.stderr)
         return INTERRUPTED
     except MISTAKES as error:
@@ -161,6 +161,15 @@ def _left_behind(output: Path | None) -> str:
         if (partial / "onnx" / "export.json").exists():
             return f"the exported network is kept in {partial}, and the same command goes on from there"
     return ""
+
+
+def _unfinished(output: Path | None) -> str:
+    """What remains of a build that nothing can go on from, in words."""
+    if output is not None:
+        partial = output.with_name(f"{output.name}.partial")
+        if partial.exists():
+            return f"the export was not finished; the same command replaces {partial} and begins anew"
+    return "nothing is kept; the same command begins anew"
 
 
 # ---- while it runs -------------------------------------------------------------------------------

@@ -110,7 +110,8 @@ def checkpoint(directory: Path, config: Gr00tN1d6Config, cache: Path | None = No
     network, entries = locate_weights(directory)
     kinds: dict[str, int] = {}
     for _, entry in entries.values():
-        kinds[entry.dtype] = kinds.get(entry.dtype, 0) + 1
+        kind = str(entry.dtype).removeprefix("torch.")
+        kinds[kind] = kinds.get(kind, 0) + 1
     return {
         "sha256": checkpoint_sha256(directory, cache=cache),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),

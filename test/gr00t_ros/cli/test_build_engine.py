@@ -203,18 +203,21 @@ def test_an_interrupt_that_a_library_swallowed_stops_the_next_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     steps: list[str] = []
+    output = tmp_path / "engines"
 
-    def swallow(*_: Any, progress: Any, **__: Any) -> None:
+    def swallow(_: Any, output: Path, *, progress: Any, **__: Any) -> None:
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:
             steps.append("swallowed")
+        output.with_name("engines.partial").mkdir()
         progress("the next step", 0.5)
         steps.append("went on")
 
     monkeypatch.setattr(building, "build_engine", swallow)
     before = signal.getsignal(signal.SIGINT)
-    assert run("--output", tmp_path / "engines") == 130
+    assert run("--output", output) == 130
     assert steps == ["swallowed"]
     assert signal.getsignal(signal.SIGINT) == before
-    assert "interrupted; nothing is kept" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"the export was not finished; the same command replaces {output}.partial" in said
