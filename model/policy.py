@@ -17,7 +17,7 @@ import numpy as np
 from gr00t_model.checkpoint import read_config, resolve
 from gr00t_model.config import Gr00tN1d6Config
 from gr00t_model.errors import CheckpointError, ConfigError, ObservationError
-from gr00t_model.inference.engine import Guidance
+from gr00t_model.inference.engine import Engine, Guidance
 from gr00t_model.inference.opening import Request, open_engine
 from gr00t_model.noise import chunk_noise
 from gr00t_model.processing import Gr00tProcessor, ModalityConfig
@@ -117,6 +117,7 @@ class Gr00tPolicy:
                 engine_limits,
                 joint_names,
                 tell,
+                self._try_out,
             )
         )
         self.choice, self.untrained, self._engine = opened.choice, opened.untrained, opened.engine
@@ -194,13 +195,18 @@ class Gr00tPolicy:
         Returns:
             the timing of that run, as in ``get_action``.
         """
-        height, width = _WARM_UP_IMAGE
-        frames = len(self.modality["video"].delta_indices)
-        language = self.modality["language"]
+        return {"timing": asdict(self._try_out(self._engine, instruction))}
+
+    def _try_out(self, engine: Engine, instruction: str = "warm up") -> Timing:
+        """See `warm_up`."""
+        video, language = self.modality["video"], self.modality["language"]
+        frames, keys = len(video.delta_indices), video.modality_keys
+        # Images of the size that an engine was built for come out of the processing as they are.
+        sizes = engine.image_sizes or (_WARM_UP_IMAGE,) * (frames * len(keys))
         observation = {
             "video": {
-                key: np.full((1, frames, height, width, 3), 127, dtype=np.uint8)
-                for key in self.modality["video"].modality_keys
+                key: np.full((1, frames, *sizes[view % len(sizes)], 3), 127, dtype=np.uint8)
+                for view, key in enumerate(keys)
             },
             "state": self.processor.neutral_state(self.embodiment_tag),
             "language": {
@@ -211,10 +217,15 @@ class Gr00tPolicy:
         inputs = self.processor.encode(observation, self.embodiment_tag, pixels="uint8")
         encoded = perf_counter() - begun
         noise = chunk_noise(0, 0, self.config.action_horizon, self.config.max_action_dim)
-        self._engine.prepare(inputs)
+        engine.prepare(inputs)
         prepared = perf_counter()
-        self._engine.run(inputs, noise)
-        return {"timing": asdict(Timing(encoded, perf_counter() - prepared, 0.0))}
+        engine.run(inputs, noise)
+        return Timing(encoded, perf_counter() - prepared, 0.0)
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the network."""
+        return self._engine
 
     @property
     def notes(self) -> list[str]:

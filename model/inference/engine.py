@@ -58,6 +58,11 @@ class Engine(Protocol):
     notes: list[str]
     """what the engine decided by itself, in words fit for a log; `prepare` may add to them"""
 
+    @property
+    def image_sizes(self) -> tuple[tuple[int, int], ...] | None:
+        """Height and width of the images that it takes, as the network sees them [px]; None for any."""
+        ...
+
     def run(
         self, inputs: Mapping[str, Any], noise: np.ndarray | None, guidance: Guidance | None = None
     ) -> np.ndarray:

@@ -48,6 +48,8 @@ class Request:
     """of the columns, for messages"""
     tell: Tell = lambda text: None
     """takes lines about work that is long"""
+    try_out: Callable[[Engine], object] = lambda engine: None
+    """prepares an engine and runs it once; an engine that fails in it is not used"""
 
     @property
     def embodiment_id(self) -> int:
@@ -138,6 +140,7 @@ def _open_tensorrt(request: Request) -> Opened:
     said = ensure_verified(
         engine, request.processor, request.tag, request.limits, request.names, request.tell
     )
+    request.try_out(engine)
     return Opened(
         engine,
         BackendChoice("tensorrt", device, engine.precision, f"{directory}, {said}"),

@@ -9,6 +9,8 @@ runs layer by layer, and its graph is recorded between two chunks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -66,12 +68,14 @@ class PyTorchEngine:
         self.precision = str(self.form.dtype).removeprefix("torch.")
         on_cuda = self.device.type == "cuda"
         self.compile = "off" if compile == "auto" and not on_cuda else compile
+        self.image_sizes: tuple[tuple[int, int], ...] | None = None
         self.notes: list[str] = []
         self._record = record if record is not None else CudaGraphs(self.device) if on_cuda else None
         if not graphs:
             self._record = None
         self._programs: dict[Shape, Program] = {}
         self._wanted: Shape | None = None
+        self._may_record = self._record is not None
         self._layout: tuple[Tensor, Tensor, Layout] | None = None
         if self.compile == "on":
             compile_layers(self.form)
@@ -88,11 +92,18 @@ class PyTorchEngine:
     def _run(
         self, checked: dict[str, Any], start: Tensor, shape: Shape | None, guidance: Guidance | None
     ) -> np.ndarray:
-        program = None if shape is None else self._programs.get(shape)
+        program = None if shape is None else self._ready(shape)
         if program is None:
-            self._wanted = shape
             return self._layer_by_layer(checked, start, guidance).numpy()
         return program.run(*_sample(checked), start, guidance).numpy()
+
+    def _ready(self, shape: Shape) -> Program | None:
+        """The recording for this shape, or for one with more room for text, which changes nothing but the
+        time; None where there is neither. What was not there is recorded when there is time."""
+        if shape not in self._programs and self._may_record:
+            self._wanted = shape
+        roomier = (replace(shape, text_tokens=n) for n in TEXT_BUCKETS if n >= shape.text_tokens)
+        return next((self._programs[one] for one in roomier if one in self._programs), None)
 
     def _check(
         self, inputs: Mapping[str, Any], noise: np.ndarray | None, guidance: Guidance | None
@@ -125,7 +136,10 @@ class PyTorchEngine:
 
     def _guarded(self, work: Callable[[], Any]) -> Any:
         try:
-            return work()
+            if self.device.type != "cuda":
+                return work()
+            with torch.cuda.device(self.device):  # whatever thread this is
+                return work()
         except torch.OutOfMemoryError as error:
             raise BackendError(
                 f"device {self.device} has too little memory for an inference; free memory there, or choose "
@@ -186,18 +200,31 @@ class PyTorchEngine:
             with many_versions():
                 self._layer_by_layer(checked, start, None)
             return
-        if self.compile == "auto":
-            self._choose_layers(checked, start, shape)
-        for tokens in TEXT_BUCKETS:
-            if shape.text_tokens <= tokens <= max(PREPARED_TEXT_TOKENS, shape.text_tokens):
-                self._add_program(Shape(**{**shape.__dict__, "text_tokens": tokens}))
+        try:
+            if self.compile == "auto":
+                self._choose_layers(checked, start, shape)
+            for tokens in TEXT_BUCKETS:
+                if shape.text_tokens <= tokens <= max(PREPARED_TEXT_TOKENS, shape.text_tokens):
+                    self._add_program(replace(shape, text_tokens=tokens))
+        except Exception as error:  # without recordings a chunk is slower, and as right
+            self._do_without_recordings(error)
+            self._layer_by_layer(checked, start, None)
 
     def catch_up(self) -> None:
         """See `Engine.catch_up`."""
         wanted, self._wanted = self._wanted, None
         if wanted is not None:
             with torch.inference_mode():
-                self._guarded(lambda: self._add_program(wanted))
+                try:
+                    self._guarded(lambda: self._add_program(wanted))
+                except Exception as error:
+                    self._do_without_recordings(error)
+                    raise
+
+    def _do_without_recordings(self, error: Exception) -> None:
+        """What is recorded stays in use; nothing is recorded any more."""
+        self.notes.append(f"chunks are computed layer by layer where no graph is recorded: {_brief(error)}")
+        self._may_record = False
 
     def _add_program(self, shape: Shape) -> Program:
         if shape not in self._programs:
@@ -222,8 +249,7 @@ class PyTorchEngine:
             if not cosine >= _COMPILED_COSINE:
                 raise BackendError(f"compiled layers give other actions (cosine {cosine:.5f})")
         except Exception as error:  # a compiler has many ways to fail, and none of them matters here
-            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-            self.notes.append(f"layers are not compiled: {reason}")
+            self.notes.append(f"layers are not compiled: {_brief(error)}")
             compiled_s = float("inf")
         else:
             self.notes.append(
@@ -257,7 +283,8 @@ class PyTorchEngine:
         checked, start, shape = self._check(inputs, noise, guidance)
         program = None if shape is None else self._programs.get(shape)
         if program is not None:
-            return program.stages(*_sample(checked), start, guidance)
+            stages = partial(program.stages, *_sample(checked), start, guidance)
+            return dict(self._guarded(stages))
         times: dict[str, float] = {}
         begun = [perf_counter()]
 
@@ -269,6 +296,10 @@ class PyTorchEngine:
 
         self._layer_by_layer(checked, start, guidance, done)
         return times
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def _sample(checked: Mapping[str, Any]) -> tuple[Tensor, Tensor, Sequence[Tensor], Tensor]:

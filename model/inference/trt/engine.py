@@ -130,6 +130,11 @@ class TensorRTEngine:
         return self.manifest.shapes.text[2]
 
     @property
+    def image_sizes(self) -> tuple[tuple[int, int], ...]:
+        """See `Engine.image_sizes`: those it was built for."""
+        return tuple((height, width) for n, height, width in self.manifest.shapes.images for _ in range(n))
+
+    @property
     def lengths(self) -> list[int]:
         """The lengths to which text is padded."""
         smallest, _, largest = self.manifest.shapes.text

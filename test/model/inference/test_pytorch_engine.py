@@ -108,6 +108,18 @@ def test_what_is_not_recorded_runs_and_is_recorded_between_chunks() -> None:
     assert recorder.count == prepared + len(others)
 
 
+def test_a_recording_with_more_room_does_meanwhile() -> None:
+    recorder = Recorder()
+    engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), record=recorder)
+    engine.prepare(prompt(60))
+    prepared = recorder.count
+    assert close(engine.run(prompt(9), noise()), expected(prompt(9), noise()))
+    assert (recorder.count, recorder.replays) == (prepared, 1)
+    engine.catch_up()
+    assert recorder.count == prepared + 1
+    assert close(engine.run(prompt(9), noise(1)), expected(prompt(9), noise(1)))
+
+
 def test_text_longer_than_any_bucket_runs_without_a_recording() -> None:
     recorder = Recorder()
     engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), record=recorder)
@@ -115,6 +127,42 @@ def test_text_longer_than_any_bucket_runs_without_a_recording() -> None:
     assert close(engine.run(inputs, noise()), expected(inputs, noise()))
     engine.catch_up()
     assert recorder.count == 0
+
+
+class Unwilling(Recorder):
+    """Records as often as it is told to, then fails."""
+
+    def __init__(self, willing: int) -> None:
+        super().__init__()
+        self.willing = willing
+
+    def __call__(self, body: Callable[[], object]) -> Callable[[], object]:
+        if self.count == self.willing:
+            raise RuntimeError("capture is not possible\nat all")
+        return super().__call__(body)
+
+
+def test_a_machine_that_cannot_record_computes_all_the_same() -> None:
+    for willing in (0, 1):
+        engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), record=Unwilling(willing))
+        engine.prepare(prompt())
+        assert "layer by layer where no graph is recorded: RuntimeError: capture" in engine.notes[0]
+        for text in (9, 60, 100):
+            assert close(engine.run(prompt(text), noise()), expected(prompt(text), noise()))
+            engine.catch_up()  # asks for nothing any more
+
+
+def test_a_recording_that_fails_between_chunks_is_told_once() -> None:
+    recorder = Unwilling(4)
+    engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), record=recorder)
+    engine.prepare(prompt(60))
+    recorder.willing = recorder.count
+    engine.run(prompt(9), noise())
+    with pytest.raises(RuntimeError, match="capture is not possible"):
+        engine.catch_up()
+    engine.run(prompt(9), noise())
+    engine.catch_up()
+    assert close(engine.run(prompt(9), noise(1)), expected(prompt(9), noise(1)))
 
 
 def test_recordings_are_bounded() -> None:
