@@ -389,3 +389,20 @@ def test_an_engine_of_another_precision_is_refused(shelf: Shelf, tmp_path: Path)
     # What PyTorch cannot do is refused, not replaced.
     with pytest.raises(BackendError, match="int8 needs a TensorRT engine"):
         open_engine(shelf.request(folder, precision="int8"))
+
+
+# ---- trusted, and then it does not work ------------------------------------------------------------
+
+
+def test_a_trusted_engine_that_fails_when_it_is_tried_out_is_not_used(shelf: Shelf, verified: Path) -> None:
+    """No room for another graph, say: known only when the engine prepares for this robot's inputs."""
+
+    def full(engine: Any) -> None:
+        if engine.backend == "tensorrt":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    opened = open_engine(shelf.request(verified, try_out=full))
+    assert opened.choice.backend == "pytorch"
+    assert "CUDA out of memory" in opened.choice.refused
+    with pytest.raises(BackendError, match="CUDA out of memory"):
+        open_engine(shelf.request(verified, backend="tensorrt", try_out=full))
