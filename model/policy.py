@@ -185,9 +185,9 @@ class Gr00tPolicy:
         timing = Timing(processed - begun, inferred - processed, perf_counter() - inferred)
         return actions, {"timing": asdict(timing)}
 
-    def warm_up(self, instruction: str = "warm up") -> dict[str, Any]:
+    def warm_up(self, instruction: str = "warm up", *, guided: bool = False) -> dict[str, Any]:
         """Prepare the engine and run it once on a synthetic observation, so that the first real chunk meets
-        recorded graphs, loaded kernels and caches.
+        recorded graphs, loaded kernels and caches; with `guided` also the first one that joins a plan.
 
         The output is not decoded: what a network makes of a grey image need not be an action, and that says
         nothing about it.
@@ -195,9 +195,9 @@ class Gr00tPolicy:
         Returns:
             the timing of that run, as in ``get_action``.
         """
-        return {"timing": asdict(self._try_out(self._engine, instruction))}
+        return {"timing": asdict(self._try_out(self._engine, instruction, guided))}
 
-    def _try_out(self, engine: Engine, instruction: str = "warm up") -> Timing:
+    def _try_out(self, engine: Engine, instruction: str = "warm up", guided: bool = False) -> Timing:
         """See `warm_up`."""
         video, language = self.modality["video"], self.modality["language"]
         frames, keys = len(video.delta_indices), video.modality_keys
@@ -217,10 +217,22 @@ class Gr00tPolicy:
         inputs = self.processor.encode(observation, self.embodiment_tag, pixels="uint8")
         encoded = perf_counter() - begun
         noise = chunk_noise(0, 0, self.config.action_horizon, self.config.max_action_dim)
-        engine.prepare(inputs)
+        engine.prepare(inputs, guided=guided)
         prepared = perf_counter()
         engine.run(inputs, noise)
         return Timing(encoded, perf_counter() - prepared, 0.0)
+
+    def encode_plan(self, actions: Mapping[str, Any], state: Mapping[str, Any]) -> np.ndarray:
+        """A committed plan as ``Guidance.prefix``: normalised and unclipped, float32 [B, H, D].
+
+        Args:
+            actions: ``{action key: float32 [B, T, D]}`` in the dataset's units, T up to the embodiment's steps.
+            state: the observation's, against which relative keys are expressed.
+
+        Raises:
+            ObservationError: a key is missing, misshaped or not finite.
+        """
+        return self.processor.encode_action(actions, state, self.embodiment_tag, clip=False)[0]
 
     @property
     def engine(self) -> Engine:

@@ -47,6 +47,14 @@ def plain_layers(form: Deployed) -> None:
         layer.__dict__.pop("forward", None)
 
 
+def written() -> contextlib.AbstractContextManager[None]:
+    """Have layers run as they are written, though they are compiled: for shapes for which nobody may wait
+    until they are."""
+    if not hasattr(torch.compiler, "set_stance"):  # torch before 2.6
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")  # type: ignore[no-any-return]
+
+
 def many_versions() -> contextlib.AbstractContextManager[None]:
     """Let torch keep a version of a layer for each shape; by default it gives up after eight, in silence."""
     from torch._dynamo import config

@@ -84,9 +84,9 @@ class Engine(Protocol):
         """
         ...
 
-    def prepare(self, inputs: Mapping[str, Any]) -> None:
-        """Do now what the shapes of these inputs need once: tables, graphs. Slow; never while a robot
-        waits for a chunk."""
+    def prepare(self, inputs: Mapping[str, Any], *, guided: bool = False) -> None:
+        """Do now what the shapes of these inputs need once: tables, graphs; with `guided` also for chunks
+        that join a committed plan. Slow; never while a robot waits for a chunk."""
         ...
 
     def catch_up(self) -> None:

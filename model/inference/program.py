@@ -34,19 +34,23 @@ class CudaGraphs:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._pool = torch.cuda.graph_pool_handle()
+        # One stream for all: libraries keep a workspace for each, and torch's own for recording belongs to
+        # the first device that ever recorded.
+        self._stream = torch.cuda.Stream(device)
 
     def __call__(self, body: Body) -> Body:
         """Run `body` a few times, then record it."""
         with torch.cuda.device(self.device):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
                 for _ in range(WARM_UP_RUNS):
                     body()
-            torch.cuda.current_stream().wait_stream(side)
+            torch.cuda.current_stream().wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
             # Other threads of the process may use CUDA meanwhile.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            ):
                 body()
         return graph.replay
 
@@ -99,10 +103,12 @@ class Program:
         prompt = self._prompt.device
         self._layout = Layout(**prompt, image_mask=None)
         self._text = torch.zeros((*text, form.embed_tokens.shape[1]), dtype=form.dtype, device=device)
-        self._prompt_ids: Tensor | None = None
-        form.prepare(shape.images, length[1])
+        self._known_prompt: tuple[Tensor, Tensor] | None = None
+        # What the recording reads from the form's tables has to outlive them: a longer prompt replaces one.
+        self._tables = form.prepare(shape.images, length[1])
         self._replay = record(self._chunk)
         self._halves: tuple[Body, Body] | None = None
+        self._between: list[Context] = []
 
     # ---- what is recorded ------------------------------------------------------------------------
 
@@ -155,13 +161,12 @@ class Program:
         """Seconds that the stages of one chunk take: backbone and action head are recorded apart for this,
         the first time."""
         if self._halves is None:
-            kept: list[Context] = []
 
             def see() -> None:
-                kept[:] = [self._see()]
+                self._between[:] = [self._see()]
 
             first = self._record(see)
-            self._halves = first, self._record(lambda: self._act(kept[0]))
+            self._halves = first, self._record(lambda: self._act(self._between[0]))
             self._synchronize()
         see_again, act_again = self._halves
         times = {}
@@ -186,7 +191,8 @@ class Program:
         noise: Tensor,
         guidance: Guidance | None,
     ) -> None:
-        if self._prompt_ids is None or not torch.equal(self._prompt_ids, input_ids):
+        known = self._known_prompt
+        if known is None or not all(map(torch.equal, known, (input_ids, attention_mask))):
             self._set_prompt(input_ids, attention_mask)
         values = {f"image_{i}": image for i, image in enumerate(images)} | {"state": state, "noise": noise}
         if guidance is not None:
@@ -196,7 +202,7 @@ class Program:
         self._inputs.upload()
 
     def _set_prompt(self, input_ids: Tensor, attention_mask: Tensor) -> None:
-        self._prompt_ids = None  # until all of the new one is there
+        self._known_prompt = None  # until all of the new one is there
         layout = lay_out(input_ids, attention_mask, self._form.config.image_token_id, self.shape.text_tokens)
         for name, field in self._prompt.host.items():
             value = getattr(layout, name)
@@ -207,7 +213,7 @@ class Program:
         self._prompt.upload()
         self._text.copy_(self._form.embed_tokens[self._layout.text_ids])
         self._synchronize()  # the host buffer may be filled again
-        self._prompt_ids = input_ids.clone()
+        self._known_prompt = input_ids.clone(), attention_mask.clone()
 
     def _download(self) -> Tensor:
         self._output.download()

@@ -9,6 +9,7 @@ runs layer by layer, and its graph is recorded between two chunks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from statistics import median
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from gr00t_model.errors import BackendError, ConfigError, EmbodimentError
-from gr00t_model.inference.compiling import compile_layers, many_versions, plain_layers
+from gr00t_model.inference.compiling import compile_layers, many_versions, plain_layers, written
 from gr00t_model.inference.deployed import Context, Deployed
 from gr00t_model.inference.engine import Guidance
 from gr00t_model.inference.layout import TEXT_BUCKETS, Layout, lay_out, text_bucket
@@ -30,11 +31,13 @@ from gr00t_model.pixels import pixels_to_float
 
 COMPILE = ("auto", "on", "off")
 # Graphs kept at once; each holds buffers, and a robot needs one for each length of text.
-MAX_PROGRAMS = 16
+MAX_PROGRAMS = 24
 # Text lengths that are recorded before the first chunk; longer instructions are when they come.
 PREPARED_TEXT_TOKENS = 128
 # Runs that decide whether compiled layers pay.
 _TRIAL_RUNS = 20
+# Compiled layers cost minutes at the first start; this much of a chunk's time they have to save.
+_WORTH = 0.97
 # Compiled layers round differently. Anything below this is not rounding.
 _COMPILED_COSINE = 0.999
 
@@ -94,7 +97,8 @@ class PyTorchEngine:
     ) -> np.ndarray:
         program = None if shape is None else self._ready(shape)
         if program is None:
-            return self._layer_by_layer(checked, start, guidance).numpy()
+            with written() if self._record is not None else nullcontext():
+                return self._layer_by_layer(checked, start, guidance).numpy()
         return program.run(*_sample(checked), start, guidance).numpy()
 
     def _ready(self, shape: Shape) -> Program | None:
@@ -103,7 +107,11 @@ class PyTorchEngine:
         if shape not in self._programs and self._may_record:
             self._wanted = shape
         roomier = (replace(shape, text_tokens=n) for n in TEXT_BUCKETS if n >= shape.text_tokens)
-        return next((self._programs[one] for one in roomier if one in self._programs), None)
+        found = next((one for one in roomier if one in self._programs), None)
+        if found is None:
+            return None
+        self._programs[found] = self._programs.pop(found)  # last, as the one used last
+        return self._programs[found]
 
     def _check(
         self, inputs: Mapping[str, Any], noise: np.ndarray | None, guidance: Guidance | None
@@ -189,12 +197,12 @@ class PyTorchEngine:
     # ---- before and between chunks ---------------------------------------------------------------
 
     @torch.inference_mode()
-    def prepare(self, inputs: Mapping[str, Any]) -> None:
+    def prepare(self, inputs: Mapping[str, Any], *, guided: bool = False) -> None:
         """See `Engine.prepare`: tables, and on CUDA the graphs of these images for every usual length of
         instruction; with compile "auto" also the choice between plain and compiled layers."""
-        self._guarded(lambda: self._prepare(inputs))
+        self._guarded(lambda: self._prepare(inputs, guided))
 
-    def _prepare(self, inputs: Mapping[str, Any]) -> None:
+    def _prepare(self, inputs: Mapping[str, Any], guided: bool) -> None:
         checked, start, shape = self._check(inputs, None, None)
         if shape is None:
             with many_versions():
@@ -203,9 +211,9 @@ class PyTorchEngine:
         try:
             if self.compile == "auto":
                 self._choose_layers(checked, start, shape)
-            for tokens in TEXT_BUCKETS:
-                if shape.text_tokens <= tokens <= max(PREPARED_TEXT_TOKENS, shape.text_tokens):
-                    self._add_program(replace(shape, text_tokens=tokens))
+            for tokens in _prepared_lengths(shape.text_tokens):
+                for joins in (False, True) if guided else (False,):
+                    self._add_program(replace(shape, text_tokens=tokens, guided=joins))
         except Exception as error:  # without recordings a chunk is slower, and as right
             self._do_without_recordings(error)
             self._layer_by_layer(checked, start, None)
@@ -216,7 +224,8 @@ class PyTorchEngine:
         if wanted is not None:
             with torch.inference_mode():
                 try:
-                    self._guarded(lambda: self._add_program(wanted))
+                    with written():  # compiling takes longer than a robot should wait between two chunks
+                        self._guarded(lambda: self._add_program(wanted))
                 except Exception as error:
                     self._do_without_recordings(error)
                     raise
@@ -232,7 +241,7 @@ class PyTorchEngine:
             with many_versions():
                 self._programs[shape] = Program(self.form, shape, self._record)
             while len(self._programs) > MAX_PROGRAMS:
-                del self._programs[next(iter(self._programs))]  # the oldest
+                del self._programs[next(iter(self._programs))]  # longest unused
         return self._programs[shape]
 
     def _choose_layers(self, checked: Mapping[str, Any], start: Tensor, shape: Shape) -> None:
@@ -253,10 +262,10 @@ class PyTorchEngine:
             compiled_s = float("inf")
         else:
             self.notes.append(
-                f"layers {'are' if compiled_s < plain_s else 'are not'} compiled: a chunk takes "
+                f"layers {'are' if compiled_s < _WORTH * plain_s else 'are not'} compiled: a chunk takes "
                 f"{compiled_s * 1e3:.2f} ms with, {plain_s * 1e3:.2f} ms without"
             )
-        if compiled_s < plain_s:
+        if compiled_s < _WORTH * plain_s:
             self.compile = "on"
             return
         self.compile = "off"
@@ -296,6 +305,13 @@ class PyTorchEngine:
 
         self._layer_by_layer(checked, start, guidance, done)
         return times
+
+
+def _prepared_lengths(least: int) -> list[int]:
+    """From the present text's bucket on: the usual ones, and the longest, into which every other fits until
+    its own is recorded."""
+    usual = max(PREPARED_TEXT_TOKENS, least)
+    return [n for n in TEXT_BUCKETS if least <= n <= usual or n == TEXT_BUCKETS[-1]]
 
 
 def _brief(error: Exception) -> str:

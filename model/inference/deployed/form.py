@@ -94,11 +94,11 @@ class Deployed(nn.Module):
 
     # ---- all of it -------------------------------------------------------------------------------
 
-    def prepare(self, image_sizes: Sequence[tuple[int, int]], tokens: int) -> None:
-        """Make the tables for images of these sizes (height, width in pixels) and sequences of `tokens`."""
-        for height, width in image_sizes:
-            self.vision.prepare(height, width)
-        self.language.prepare(tokens)
+    def prepare(self, image_sizes: Sequence[tuple[int, int]], tokens: int) -> tuple[Tensor, ...]:
+        """The tables for images of these sizes (height, width in pixels) and sequences of `tokens`, made
+        where they are not there yet. Whoever records their addresses keeps them."""
+        positions = [self.vision.prepare(height, width) for height, width in image_sizes]
+        return (*positions, *self.language.prepare(tokens))
 
     def forward(
         self,
@@ -121,4 +121,3 @@ def deploy(network: Gr00tN1d6, embodiment_id: int, num_steps: int | None = None)
     """
     with torch.no_grad():
         return Deployed(network, embodiment_id, num_steps).eval()
-

@@ -50,7 +50,7 @@ class Block(nn.Module):
         self, x: Tensor, scale: Tensor, shift: Tensor, context: KeysValues | None, mask: Tensor | None
     ) -> Tensor:
         """x [B, T, width]; scale (one already added) and shift [width]; context keys and values
-        [B, heads, n, d], or None for self-attention; mask bool [B, 1, 1, n] or None."""
+        [B, heads, n, d], or None for self-attention; mask [B, 1, 1, n], added to the scores, or None."""
         width = x.shape[-1:]
         projected = self.project(F.layer_norm(x, width, scale, shift, BLOCK_EPS))
         if context is None:
@@ -214,14 +214,17 @@ class Head(nn.Module):
         """
         state_tokens = self.encode_state(state)
         looked = self.look(context)
-        per_source = {True: _wide_mask(context.text_mask), False: _wide_mask(context.image_mask)}
+        per_source = {
+            True: _additive(context.text_mask, state.dtype),
+            False: _additive(context.image_mask, state.dtype),
+        }
         masks = [
             None if own else per_source[text] for own, text in zip(self.own, self.sees_text, strict=True)
         ]
         actions = noise
         for step in range(self.num_steps):
             velocity = self.velocity(actions.to(state.dtype), step, state_tokens, looked, masks)
-            actions = actions + velocity.to(noise.dtype) / self.num_steps
+            actions = torch.add(actions, velocity.to(noise.dtype), alpha=1 / self.num_steps)
             if prefix is not None and weight is not None:
                 time = (step + 1) / self.num_steps
                 share = weight[step, :, None]
@@ -239,5 +242,9 @@ def apply_wide(layer: nn.Linear, x: Tensor) -> Tensor:
     return F.linear(x, wide(layer.weight), wide(layer.bias))
 
 
-def _wide_mask(mask: Tensor | None) -> Tensor | None:
-    return None if mask is None else mask[:, None, None]
+def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """bool [B, n] to what is added to the scores [B, 1, 1, n]: once a chunk, where attention would do it in
+    every block and step."""
+    if mask is None:
+        return None
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, float("-inf"))[:, None, None]

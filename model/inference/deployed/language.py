@@ -53,9 +53,13 @@ class LanguageLayer(nn.Module):
         qk, v = parts.split((self.heads + self.kv_heads, self.kv_heads), dim=1)
         qk = rotate(rms_norm(qk, None, self.eps) * self.qk_norm, rotary)
         q, k = qk.split((self.heads, self.kv_heads), dim=1)
-        shared = self.heads // self.kv_heads
-        k, v = (part.repeat_interleave(shared, dim=1) for part in (k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        # Flash attention shares keys and values among heads by itself; other kernels want them repeated.
+        shares = q.is_cuda and q.dtype != torch.float32
+        if not shares:
+            k, v = (part.repeat_interleave(self.heads // self.kv_heads, dim=1) for part in (k, v))
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=shares
+        )
         attended = self.out(join_heads(mixed))
         x = x + (attended if valid is None else attended * valid)
         gate, up = self.gate_up(rms_norm(x, self.norm2, self.eps)).chunk(2, dim=-1)
@@ -77,13 +81,14 @@ class Language(nn.Module):
         self._rotation: Rotation | None = None
 
     def prepare(self, length: int) -> Rotation:
-        """Cosines and sines [1, length, head_dim], as `rotate` takes them; the longest so far is kept."""
-        if self._rotation is None or self._rotation[0].shape[1] < length:
-            cos, sin = rotation(length, self.head_dim, self.rope_theta, self.norm)
+        """Cosines and sines [length, head_dim], as `rotate` takes them. They are rows of the table of the
+        longest sequence so far: whoever records their addresses keeps them."""
+        if self._rotation is None or len(self._rotation[0]) < length:
+            cos, sin = (part[0] for part in rotation(length, self.head_dim, self.rope_theta, self.norm))
             first, second = sin.chunk(2, dim=-1)
             self._rotation = cos, torch.cat((-first, second), dim=-1)
         cos, sin = self._rotation
-        return cos[:, :length], sin[:, :length]
+        return cos[:length], sin[:length]
 
     def forward(self, embeddings: Tensor, valid: Tensor | None) -> Tensor:
         """[B, L, width] to the normed last hidden state [B, L, width]."""

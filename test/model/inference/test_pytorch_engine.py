@@ -5,18 +5,22 @@ Where there is no GPU, "recording" is running the same function again: everythin
 itself (fixed addresses, buckets, prompts, what is captured when) is the same.
 """
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from gr00t_model.errors import BackendError, ConfigError, EmbodimentError, ObservationError
 from gr00t_model.inference.deployed import deploy
 from gr00t_model.inference.engine import Guidance
 from gr00t_model.inference.program import Shape
-from gr00t_model.inference.pytorch import PREPARED_TEXT_TOKENS, PyTorchEngine
+from gr00t_model.inference.pytorch import MAX_PROGRAMS, PREPARED_TEXT_TOKENS, PyTorchEngine
 from support_engines import CONFIG, EMBODIMENT, NETWORKS, prompt, ragged_inputs
 from support_engines import chunk_noise as noise
 from support_engines import expected_actions as expected
@@ -64,6 +68,58 @@ def test_layer_by_layer_and_recorded_are_the_network(alternate: bool) -> None:
     assert recorder.count == prepared, "an instruction of a usual length was recorded in the control path"
 
 
+class Listening(Recorder):
+    """Remembers the memory that a recorded function used and did not make: a graph has only its address."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used: list[weakref.ref[Any]] = []
+
+    def __call__(self, body: Callable[[], object]) -> Callable[[], object]:
+        with _Storages() as storages:
+            body()
+        self.used += storages.found.values()
+        return super().__call__(body)
+
+
+class _Storages(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[int, weakref.ref[Any]] = {}
+        self._made: list[Any] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+        mine = {storage._cdata for storage in self._made}
+        for tensor in _tensors((given, named)):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in mine and storage._cdata not in self.found:
+                self.found[storage._cdata] = weakref.ref(storage)
+        result = function(*given, **(named or {}))
+        fresh = [tensor.untyped_storage() for tensor in _tensors(result)]
+        self._made += [storage for storage in fresh if storage._cdata not in self.found]
+        return result
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def test_what_a_recording_reads_outlives_everything() -> None:
+    """A longer prompt, another camera, a plan to join: nothing may free what an older graph reads."""
+    recorder = Listening()
+    engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), record=recorder)
+    engine.prepare(prompt())
+    guidance = Guidance(np.zeros(SHAPE, np.float32), np.zeros((4, SHAPE[1]), np.float32))
+    engine.run(prompt(), noise(), guidance)
+    engine.catch_up()
+    engine.run(prompt(300), noise())
+    engine.run(prompt(250, sizes=((84, 28),)), noise())
+    engine.catch_up()
+    gc.collect()
+    assert len(recorder.used) > 100
+    assert all(used() is not None for used in recorder.used)
+
+
 def test_every_input_reaches_a_recording() -> None:
     """Nothing of the chunk before is used again."""
     engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), record=Recorder())
@@ -90,19 +146,19 @@ def test_what_is_not_recorded_runs_and_is_recorded_between_chunks() -> None:
     engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), record=recorder)
     engine.prepare(prompt())
     prepared = recorder.count
-    others: list[tuple[dict[str, Any], np.ndarray]] = [
-        (prompt(sizes=((84, 28),)), noise()),  # a camera went away, another has another size
-        (prompt(PREPARED_TEXT_TOKENS + 1), noise()),
-        (prompt(), noise(horizon=3)),
+    others: list[tuple[dict[str, Any], np.ndarray, bool]] = [
+        (prompt(sizes=((84, 28),)), noise(), False),  # a camera went away, another has another size
+        (prompt(PREPARED_TEXT_TOKENS + 1), noise(), True),  # fits into the recording of the longest text
+        (prompt(), noise(horizon=3), False),
     ]
-    for inputs, start in others:
+    for inputs, start, fits in others:
         before, replays = recorder.count, recorder.replays
         assert close(engine.run(inputs, start), expected(inputs, start))
-        assert (recorder.count, recorder.replays) == (before, replays)
+        assert (recorder.count, recorder.replays) == (before, replays + fits)
         engine.catch_up()
         assert recorder.count == before + 1
         assert close(engine.run(inputs, start), expected(inputs, start))
-        assert recorder.replays == replays + 1
+        assert recorder.replays == replays + fits + 1
         engine.catch_up()
         assert recorder.count == before + 1
     assert recorder.count == prepared + len(others)
@@ -153,7 +209,7 @@ def test_a_machine_that_cannot_record_computes_all_the_same() -> None:
 
 
 def test_a_recording_that_fails_between_chunks_is_told_once() -> None:
-    recorder = Unwilling(4)
+    recorder = Unwilling(5)
     engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), record=recorder)
     engine.prepare(prompt(60))
     recorder.willing = recorder.count
@@ -167,10 +223,10 @@ def test_a_recording_that_fails_between_chunks_is_told_once() -> None:
 
 def test_recordings_are_bounded() -> None:
     engine = PyTorchEngine(deploy(NETWORKS[True], EMBODIMENT), record=Recorder())
-    for width in range(1, 20):
+    for width in range(1, MAX_PROGRAMS + 3):
         engine.run(prompt(sizes=((28, 28 * width),)), noise())
         engine.catch_up()
-    assert len(engine._programs) <= 16
+    assert len(engine._programs) <= MAX_PROGRAMS
 
 
 @pytest.mark.parametrize("record", [None, Recorder()], ids=["layers", "recorded"])
