@@ -22,8 +22,8 @@ KeysValues = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Context:
-    """What the cross-attention blocks look at: features [B, n, W], and which of them are real (bool
-    [B, n], None for all). The plain DiT has one set for all blocks, in `text`."""
+    """What the cross-attention blocks look at: features [B, n, W], and which of them are real (bool [B, n],
+    or what is added to the scores; None for all). The plain DiT has one set for all blocks, in `text`."""
 
     text: Tensor
     text_mask: Tensor | None
@@ -244,7 +244,9 @@ def apply_wide(layer: nn.Linear, x: Tensor) -> Tensor:
 
 def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """bool [B, n] to what is added to the scores [B, 1, 1, n]: once a chunk, where attention would do it in
-    every block and step."""
+    every block and step. A mask that is no bool is that already."""
     if mask is None:
         return None
+    if mask.dtype != torch.bool:
+        return mask[:, None, None]
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, float("-inf"))[:, None, None]
