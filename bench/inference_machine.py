@@ -46,18 +46,22 @@ class Clock:
         print(f"[{self.spent:5.0f} s, {max(self.left, 0):4.0f} s left] {text}", file=sys.stderr, flush=True)
 
 
+class OutOfTime(BaseException):
+    """No Exception, so that what falls back to something else on errors does not take it for one."""
+
+
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """TimeoutError in what takes longer, where the system has alarms and Python is reached in between."""
+    """OutOfTime in what takes longer, where the system has alarms and Python is reached in between."""
     if not hasattr(signal, "setitimer"):
         yield
         return
 
     def ring(*_: Any) -> None:
-        raise TimeoutError("out of time; give more --seconds")
+        raise OutOfTime("out of time; give more --seconds")
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1.0))
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1.0), 5.0)  # again, if something swallowed it
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from typing import Any
 import inference_modes
 import numpy as np
 import torch
-from inference_machine import Clock, Memory, at_most
+from inference_machine import Clock, Memory, OutOfTime, at_most
 from inference_modes import STAGES, likeness
 
 from gr00t_model.inference import budget
@@ -66,7 +66,7 @@ class Measured:
         """Note what goes wrong instead of ending the run."""
         try:
             yield
-        except Exception as error:
+        except (Exception, OutOfTime) as error:
             self.error = f"{type(error).__name__}: {str(error).strip() or 'no text'}"[:2000]
             clock.say(f"{self.name} fails: {self.error.splitlines()[0]}")
 
@@ -136,12 +136,13 @@ class Bench:
         left = self.clock.left - RESERVED * self.clock.seconds
         with measured.caught(self.clock), at_most(left):
             if left <= 0:
-                raise TimeoutError("skipped, out of time; give more --seconds")
+                raise OutOfTime("skipped, out of time; give more --seconds")
             memory = Memory(self.device)
             measured.mode.prepare(self.inputs, self.noise)
             for _ in range(WARM_UP_RUNS if self.device.type == "cuda" else 1):
                 actions = measured.mode.run(self.inputs, self.noise)
             measured.figures["prepare_s"] = perf_counter() - begun
+            measured.figures |= measured.mode.remarks()
             held = measured.mode.held_bytes()
             peak, kept = memory.peak(), memory.kept()
             measured.figures["peak_memory_mb"] = (held + max(peak, kept)) / 1e6

@@ -125,6 +125,10 @@ class Mode(Protocol):
         """Of weights."""
         ...
 
+    def remarks(self) -> dict[str, Any]:
+        """What there is to know about its times, once it has run. Raises when it is not what its name says."""
+        ...
+
 
 class NetworkMode:
     """The readable form, as `Gr00tN1d6.get_action` computes it; with `compiled` a mode of torch.compile,
@@ -198,13 +202,21 @@ class NetworkMode:
     def held_bytes(self) -> int:
         return weight_bytes(self.network)
 
+    def remarks(self) -> dict[str, Any]:
+        """The readable form makes the position table anew each chunk, on the CPU as the reference does."""
+        embeddings = self.network.backbone.model.vision_model.vision_model.embeddings
+        side = IMAGE_SIZE // embeddings.patch_size
+        begun = perf_counter()
+        embeddings.positions(side, side).cpu()
+        return {"position_table_ms": 1e3 * (perf_counter() - begun)}
+
 
 class EngineMode:
     """One of the engines that the policy uses."""
 
-    def __init__(self, engine: Any, held: int, horizon: int) -> None:
-        """`held`: bytes of weights; `horizon`: the checkpoint's."""
-        self.engine, self._held, self._horizon = engine, held, horizon
+    def __init__(self, engine: Any, held: int, horizon: int, recorded: bool = False) -> None:
+        """`held`: bytes of weights; `horizon`: the checkpoint's; `recorded`: it is to run from graphs."""
+        self.engine, self._held, self._horizon, self._recorded = engine, held, horizon, recorded
 
     def prepare(self, inputs: Mapping[str, Any], noise: np.ndarray) -> None:
         self.engine.prepare(inputs)
@@ -222,6 +234,13 @@ class EngineMode:
 
     def held_bytes(self) -> int:
         return self._held
+
+    def remarks(self) -> dict[str, Any]:
+        recordings = len(self.engine._programs)
+        if self._recorded and not recordings:
+            raise RuntimeError(f"no graph was recorded: {'; '.join(self.engine.notes)}")
+        compiled = getattr(self.engine, "compile", None)
+        return {"recordings": recordings, "layers_compiled": compiled == "on", "notes": self.engine.notes}
 
 
 class Modes:
@@ -257,7 +276,8 @@ class Modes:
         # Several engines at once, which no robot has: each gets modules of its own around the same weights.
         shared = {id(p): p for module in (form, self.network) for p in module.parameters()}
         engine = PyTorchEngine(copy.deepcopy(form, shared), **options)
-        return EngineMode(engine, form.memory(), self.network.config.action_horizon)
+        recorded = form.device.type == "cuda" and options.get("graphs", True)
+        return EngineMode(engine, form.memory(), self.network.config.action_horizon, recorded)
 
     def _tensorrt(self) -> Mode:
         if self._engine is None:
