@@ -126,7 +126,7 @@ class Mode(Protocol):
         ...
 
     def remarks(self) -> dict[str, Any]:
-        """What there is to know about its times, once it has run. Raises when it is not what its name says."""
+        """What is to know about its times once it has run. Raises when it is not what its name says."""
         ...
 
 
