@@ -44,6 +44,7 @@ NODES = {
     "chunk_executor": "gr00t_ros.nodes.chunk_executor:main",
     "so101_sim": "gr00t_ros.nodes.so101_sim:main",
     "replay": "gr00t_ros.nodes.replay:main",
+    "check_robot": "gr00t_ros.nodes.check_robot:main",
     "demo_monitor": "gr00t_ros.nodes.demo_monitor:main",
     "demo": "gr00t_ros.cli.demo:main",
 }
