@@ -193,10 +193,10 @@ class KeyResult:
 
     key: str
     cosine: float
-    joint: str = ""
-    """the one that is furthest off, measured against its limit; empty where it is another key's"""
-    error: float | None = None
-    limit: float | None = None
+    joint: str
+    """the one that is furthest off, measured against its limit"""
+    error: float
+    limit: float
 
 
 @dataclass(frozen=True)
@@ -226,8 +226,8 @@ class Verification:
             f"  {'key':<20}{'cosine':>10}{'expected':>10}  {'worst joint':<24}{'error':>10}{'limit':>10}",
         ]
         for own in self.keys:
-            worst = "" if own.error is None else f"  {own.joint:<24}{own.error:>10.3g}{own.limit:>10.3g}"
-            lines.append(f"  {own.key:<20}{own.cosine:>10.6f}{self.min_cosine:>10g}{worst}")
+            worst = f"{own.joint:<24}{own.error:>10.3g}{own.limit:>10.3g}"
+            lines.append(f"  {own.key:<20}{own.cosine:>10.6f}{self.min_cosine:>10g}  {worst}")
         lines += [f"  note: {remark}" for remark in self.remarks]
         lines.append("  passed" if self.passed else f"  FAILED: {'; '.join(self.reasons)}")
         return lines
@@ -323,12 +323,10 @@ def _verified_now(
     verdict = verify(
         engine, request.processor, request.tag, **subject.accuracy, tell=tell, observations=given
     )
-    measures, worst = verdict.measures, verdict.measures.worst_joint
+    measures = verdict.measures
     keys = tuple(
-        KeyResult(key, cosine, worst.joint, worst.error, worst.limit)
-        if worst is not None and worst.key == key
-        else KeyResult(key, cosine)
-        for key, cosine in measures.cosine.items()
+        KeyResult(key, measures.cosine[key], worst.joint, worst.error, worst.limit)
+        for key, worst in measures.worst_joints.items()
     )
     beside = (directory / OBSERVATIONS_FILE).exists()
     source = given.source if given else "those kept beside the engine" if beside else "synthetic"

@@ -9,6 +9,7 @@ no recording; which it was is written in the file.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from gr00t_model.config import Gr00tN1d6Config
 from gr00t_model.errors import ObservationError
 from gr00t_model.noise import chunk_noise
 from gr00t_model.processing import Gr00tProcessor
+from gr00t_model.processing.images import to_patch_multiple
 
 # Enough to see every joint move; a check of an engine on a robot's computer stays within a few minutes.
 MAX_OBSERVATIONS = 32
@@ -127,7 +129,8 @@ class ObservationSet(Sequence[EncodedObservation]):
             partial.write_bytes(save(self._tensors(), metadata))
             partial.replace(path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a read-only disk refuses this too
+                partial.unlink()
             raise ObservationError(f"{path} cannot be written: {error.strerror}") from error
 
     @classmethod
@@ -216,7 +219,12 @@ def encode_observation(
 
 
 def synthetic(
-    processor: Gr00tProcessor, tag: str, config: Gr00tN1d6Config, count: int = 16, seed: int = 0
+    processor: Gr00tProcessor,
+    tag: str,
+    config: Gr00tN1d6Config,
+    count: int = 16,
+    seed: int = 0,
+    image_sizes: Sequence[tuple[int, int]] | None = None,
 ) -> ObservationSet:
     """Observations for a checkpoint without recordings: images of smooth random colours, states drawn inside
     the statistics, instructions of different lengths. The same seed gives the same observations.
@@ -224,20 +232,27 @@ def synthetic(
     They make every part of the network work, but are not what it was trained on: a recording is better, and
     calibration on these says so in its source.
 
+    image_sizes: height and width [px] of each camera's images, before processing (``size_before``), in the
+        cameras' order; None is 240 x 320 for all.
+
     Raises:
-        ObservationError: ``count`` is not 1 to 32, or the processor's sizes are not the network's.
+        ObservationError: ``count`` is not 1 to 32, the sizes are not as many as the cameras, or the
+            processor's sizes are not the network's.
         EmbodimentError: the tag is unknown or has no statistics.
     """
     modality, rng = processor.modality(tag), np.random.default_rng(seed)
-    language = modality["language"]
+    language, cameras = modality["language"], modality["video"].modality_keys
+    sizes = [_SYNTHETIC_IMAGE] * len(cameras) if image_sizes is None else list(image_sizes)
+    if len(sizes) != len(cameras):
+        raise ObservationError(f"{len(sizes)} image sizes were given, {tag} has {len(cameras)} cameras")
     encoded = []
     for index in range(count):
         text = _SYNTHETIC_TASK.format(_THINGS[index % len(_THINGS)], _PLACES[index % len(_PLACES)])
         frames = len(modality["video"].delta_indices)
         observation = {
             "video": {
-                key: np.stack([_picture(rng) for _ in range(frames)])[None]
-                for key in modality["video"].modality_keys
+                key: np.stack([_picture(rng, size) for _ in range(frames)])[None]
+                for key, size in zip(cameras, sizes, strict=True)
             },
             "state": processor.random_state(tag, rng),
             "language": {key: [[text] * len(language.delta_indices)] for key in language.modality_keys},
@@ -248,9 +263,33 @@ def synthetic(
     return made
 
 
-def _picture(rng: np.random.Generator) -> NDArray[np.uint8]:
+def size_before(processor: Gr00tProcessor, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width [px] of a camera's image that the processor makes an image of ``size`` from: mostly
+    the same, as the processor keeps proportions and rounds to a multiple of 28.
+
+    Raises:
+        ObservationError: there is none, as for any size but one square where the processor pads to squares.
+    """
+    height, width = size
+    chain = processor.options.chain()
+    # The nearest first. Where a side's rounding is unlucky, one a little longer or shorter ends at its size.
+    for percent in sorted(range(-12, 13), key=abs):
+        for tried in (
+            (height, round(width * (1 + percent / 100))),
+            (round(height * (1 + percent / 100)), width),
+        ):
+            shape = to_patch_multiple(chain(np.zeros((*tried, 3), np.uint8))).shape
+            if shape[:2] == (height, width):
+                return tried
+    raise ObservationError(
+        f"no camera's image becomes one of {height} x {width} pixels (height x width) in this checkpoint's "
+        "processing"
+    )
+
+
+def _picture(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.uint8]:
     """uint8 [H, W, 3]: patches of colour with soft borders, then finer structure on them."""
-    height, width = _SYNTHETIC_IMAGE
+    height, width = size
     picture = torch.zeros(1, 3, height, width, dtype=torch.float64)
     for cells, strength in ((3, 90.0), (10, 45.0), (40, 20.0)):
         grid = torch.from_numpy(rng.uniform(-1.0, 1.0, (1, 3, cells, cells)))

@@ -8,7 +8,7 @@ for a CUDA device where it is about TensorRT; what it falls back to is the real 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,10 @@ class Shelf:
         """Chunks that the engines computed."""
         return sum(name == "action" for name, _ in self.fake.runs)
 
-    def write(self, folder: Path, **changes: Any) -> Path:
-        """Plans and a manifest, ``changes`` being the manifest's."""
+    def write(self, folder: Path, sizes: Sequence[tuple[int, int]] = tuple(SIZES), **changes: Any) -> Path:
+        """Plans for images of these sizes and a manifest, ``changes`` being the manifest's."""
         folder.mkdir(parents=True, exist_ok=True)
-        shapes = shapes_of(self.form.config, SIZES, text_tokens=TEXT_TOKENS)
+        shapes = shapes_of(self.form.config, sizes, text_tokens=TEXT_TOKENS)
         width = self.form.embed_tokens.shape[1]
         outputs = {
             "backbone": {

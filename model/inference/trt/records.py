@@ -5,6 +5,7 @@ A record is a frozen dataclass. The digest is SHA-256 over canonical JSON of eve
 notices an edit, a bad disk or a mixture of two files. It is no signature: who wants to fool it can.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -52,7 +53,8 @@ def write_record(record: Any, path: Path) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only disk refuses this too
+            partial.unlink()
         raise BackendError(f"{path} cannot be written: {error.strerror}") from error
 
 

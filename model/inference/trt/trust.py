@@ -7,7 +7,7 @@ from the checkpoint layer by layer, so the comparison fits beside the engine.
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -19,10 +19,10 @@ from numpy.typing import ArrayLike
 
 from gr00t_model.errors import BackendError
 from gr00t_model.inference.engine import Engine
-from gr00t_model.inference.observations import ObservationSet, synthetic
+from gr00t_model.inference.observations import ObservationSet, size_before, synthetic
 from gr00t_model.inference.streamed import StreamedNetwork
 from gr00t_model.inference.trt.manifest import Manifest
-from gr00t_model.inference.trt.verdict import JointError, Machine, Measures, Verdict
+from gr00t_model.inference.trt.verdict import VERDICT_FILE, JointError, Machine, Measures, Verdict
 from gr00t_model.inference.verification import MIN_COSINE, Comparison, compare, reference
 from gr00t_model.processing import Gr00tProcessor
 
@@ -105,7 +105,10 @@ def verify(
 ) -> Verdict:
     """Compare the engine with the float32 network and keep the verdict beside it.
 
-    observations: None takes those that came with the engine, or makes synthetic ones where none did.
+    observations: None takes those that came with the engine, or makes synthetic ones where none did, with
+        images of the sizes that the engine was built for.
+
+    A verdict that cannot be written is told, and is as good for this run.
 
     Raises:
         CheckpointError, BackendError: the checkpoint cannot be read, or memory is too small for one layer of
@@ -123,10 +126,13 @@ def verify(
         comparison.passed,
         comparison.reasons,
     )
-    if os.access(engine.directory, os.W_OK):
+    try:
         verdict.write(engine.directory)
-    else:
-        tell(f"{engine.directory} cannot be written, so the engine will be verified again at the next start")
+    except BackendError as error:
+        tell(f"the verdict is not kept: {error}; the engine will be verified again at the next start")
+        # An older one could say otherwise; on a full disk it can be removed all the same.
+        with contextlib.suppress(OSError):
+            (engine.directory / VERDICT_FILE).unlink()
     return verdict
 
 
@@ -167,18 +173,25 @@ def _observations(
     path = engine.directory / OBSERVATIONS_FILE
     if path.exists():
         return ObservationSet.load(path)
-    return synthetic(processor, tag, network.config, SYNTHETIC_OBSERVATIONS, seed=0)
+    # The manifest counts the images of every frame.
+    frames = len(processor.modality(tag)["video"].delta_indices)
+    sizes = [
+        size_before(processor, (height, width))
+        for number, height, width in engine.manifest.shapes.images
+        for _ in range(number // frames)
+    ]
+    return synthetic(processor, tag, network.config, SYNTHETIC_OBSERVATIONS, seed=0, image_sizes=sizes)
 
 
 def _measures(comparison: Comparison, limits: Mapping[str, ArrayLike] | None) -> Measures:
-    worst = max(comparison.keys.items(), key=lambda item: item[1].worst.share, default=None)
     return Measures(
         observations=comparison.observations,
         cosine={key: measure.cosine for key, measure in comparison.keys.items()},
         cosine_limit=MIN_COSINE,
-        worst_joint=None
-        if worst is None
-        else JointError(worst[0], worst[1].worst.joint, worst[1].worst.error, worst[1].worst.limit),
+        worst_joints={
+            key: JointError(measure.worst.joint, measure.worst.error, measure.worst.limit)
+            for key, measure in comparison.keys.items()
+        },
         limits=_plain(limits),
     )
 

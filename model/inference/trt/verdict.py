@@ -49,10 +49,8 @@ class Machine:
 
 @dataclass(frozen=True)
 class JointError:
-    """The joint that is furthest off, measured against its limit."""
+    """The joint of an action key that is furthest off, measured against its limit."""
 
-    key: str
-    """action key"""
     joint: str
     error: float
     """largest difference, in the joint's physical unit"""
@@ -68,8 +66,8 @@ class Measures:
     cosine: dict[str, float]
     """lowest cosine of (action - noise) by action key"""
     cosine_limit: float
-    worst_joint: JointError | None
-    """None where no limits are known"""
+    worst_joints: dict[str, JointError]
+    """by action key"""
     limits: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """by action key and column, in the dataset's units; empty where the default was used for all"""
 
@@ -139,13 +137,14 @@ class Verdict:
             for key, value in found.cosine.items()
             if not value >= found.cosine_limit
         ]
-        joint = found.worst_joint
-        if joint is not None and not joint.error <= joint.limit:
-            reasons.append(
-                f"the engine failed its verification: {joint.key} {joint.joint} was off by "
-                f"{joint.error:.4g}, expected at most {joint.limit:g}"
-            )
-        if not found.cosine or found.observations < 1 or math.isnan(found.cosine_limit):
+        reasons += [
+            f"the engine failed its verification: {key} {worst.joint} was off by {worst.error:.4g}, expected "
+            f"at most {worst.limit:g}"
+            for key, worst in found.worst_joints.items()
+            if not worst.error <= worst.limit
+        ]
+        compared = bool(found.cosine) and found.cosine.keys() == found.worst_joints.keys()
+        if not compared or found.observations < 1 or math.isnan(found.cosine_limit):
             reasons.append(f"the verdict compares nothing; {_REMEDY}")
         if not self.passed and (self.complaints or not reasons):
             return [f"the engine failed its verification: {'; '.join(self.complaints)}".rstrip(": ")]

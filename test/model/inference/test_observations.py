@@ -17,6 +17,7 @@ from gr00t_model.inference.observations import (
     MAX_OBSERVATIONS,
     EncodedObservation,
     ObservationSet,
+    size_before,
     synthetic,
 )
 from gr00t_model.processing import ActionConfig, Gr00tProcessor, KeyStatistics, ModalityConfig
@@ -118,6 +119,45 @@ def test_synthetic_states_lie_inside_the_statistics_and_are_poses(
         assert one.inputs["state"].abs().max() <= 1.0
         actions = processor.decode(one.noise, one.state, TAG)
         assert actions["eef.left"].shape == (1, 8, 9)
+
+
+# Edges that end at 252, 224, 252 and 280: where a size's own rounding is unlucky, another must be found.
+@pytest.mark.parametrize("edge", [256, 224, 240, 266])
+@pytest.mark.parametrize("raw", [(480, 640), (360, 640), (640, 360), (300, 300), (200, 700)])
+def test_an_image_of_any_size_the_processor_gives_can_be_made(raw: tuple[int, int], edge: int) -> None:
+    processor = make_processor(letterbox=False, shortest_image_edge=edge)
+    wanted = made_from(processor, raw)
+    assert made_from(processor, size_before(processor, wanted)) == wanted
+    if edge in (224, 256):  # the released one: an image of the processed size stays as it is
+        assert made_from(processor, wanted) == wanted
+
+
+def made_from(processor: Gr00tProcessor, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width that the processor gives for a camera of this size."""
+    observation = {
+        "video": {key: np.zeros((1, 2, *size, 3), np.uint8) for key in ("front", "wrist")},
+        "state": processor.neutral_state(TAG),
+        "language": {"task": [["go"]]},
+    }
+    (found,) = {tuple(image.shape[-2:]) for image in processor.encode(observation, TAG)["pixel_values"]}
+    return found
+
+
+def test_padded_images_have_one_size_only() -> None:
+    processor = make_processor()
+    assert made_from(processor, size_before(processor, (252, 252))) == (252, 252)
+    with pytest.raises(ObservationError, match=r"no camera's image becomes one of 252 x 448 pixels"):
+        size_before(processor, (252, 448))
+
+
+def test_each_camera_can_have_its_own_size() -> None:
+    processor = make_processor(letterbox=False)
+    made = synthetic(processor, TAG, CONFIG, 1, image_sizes=[(360, 640), (720, 1280)])
+    assert [tuple(image.shape[-2:]) for image in made[0].inputs["pixel_values"]] == [(252, 448)] * 2 * 2
+    with pytest.raises(ObservationError, match="front 252x448, wrist 252x336"):
+        synthetic(processor, TAG, CONFIG, 1, image_sizes=[(360, 640), (480, 640)])
+    with pytest.raises(ObservationError, match=r"3 image sizes were given, new_embodiment has 2 cameras"):
+        synthetic(processor, TAG, CONFIG, 1, image_sizes=[(360, 640)] * 3)
 
 
 def test_their_number_is_limited(processor: Gr00tProcessor, made: ObservationSet) -> None:

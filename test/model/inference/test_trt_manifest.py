@@ -69,8 +69,11 @@ def manifest(files: dict[str, EngineFile], **more) -> Manifest:
     )
 
 
+JOINTS = {"arm": JointError("elbow", 0.004, 0.01), "gripper": JointError("finger", 0.001, 0.02)}
+
+
 def judged(**more) -> Verdict:
-    measures = Measures(8, {"arm": 0.9995, "gripper": 0.9999}, 0.999, JointError("arm", "elbow", 0.004, 0.01))
+    measures = Measures(8, {"arm": 0.9995, "gripper": 0.9999}, 0.999, JOINTS)
     return dataclasses.replace(Verdict(MACHINE, "cd" * 32, measures, True), **more)
 
 
@@ -278,7 +281,7 @@ def test_layout_and_order_of_the_file_do_not_matter(directory):
 
 
 def test_a_verdict_comes_back_as_it_was(tmp_path):
-    for measures in (judged().measures, Measures(1, {"arm": math.nan}, 0.999, None)):
+    for measures in (judged().measures, Measures(1, {"arm": math.nan}, 0.999, {})):
         written = judged(measures=measures, passed=False)
         written.write(tmp_path)
         read = Verdict.read(tmp_path)
@@ -308,11 +311,16 @@ def test_a_verdict_counts_only_for_its_engine_and_machine():
         ({"cosine_limit": math.nan}, "cosine"),
         ({"observations": 0}, "compares nothing"),
         (
-            {"worst_joint": JointError("arm", "elbow", 0.05, 0.01)},
-            "arm elbow was off by 0.05, expected at most",
+            {"worst_joints": {**JOINTS, "arm": JointError("elbow", 0.05, 0.01)}},
+            "arm elbow was off by 0.05, expected at most 0.01",
         ),
-        ({"worst_joint": JointError("arm", "elbow", math.nan, 0.01)}, "off by nan"),
-        ({"worst_joint": JointError("arm", "elbow", math.inf, 0.01)}, "off by inf"),
+        (
+            {"worst_joints": {**JOINTS, "gripper": JointError("finger", 0.03, 0.02)}},
+            "gripper finger was off by 0.03, expected at most 0.02",
+        ),
+        ({"worst_joints": {**JOINTS, "arm": JointError("elbow", math.nan, 0.01)}}, "off by nan"),
+        ({"worst_joints": {**JOINTS, "gripper": JointError("finger", math.inf, 0.01)}}, "off by inf"),
+        ({"worst_joints": {"arm": JOINTS["arm"]}}, "compares nothing"),
     ],
 )
 def test_measures_decide_whatever_passed_says(change, message):

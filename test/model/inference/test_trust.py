@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ import pytest
 
 from gr00t_model.errors import BackendError, CheckpointError, Gr00tError
 from gr00t_model.inference.observations import ObservationSet, synthetic
+from gr00t_model.inference.trt import engine as engines
 from gr00t_model.inference.trt import trust
+from gr00t_model.inference.trt.export import shapes_of
 from gr00t_model.inference.trt.trust import ensure_verified, measure, stored_verdict, verify
 from gr00t_model.inference.trt.verdict import VERDICT_FILE, Verdict
+from gr00t_model.processing import Gr00tProcessor
 from gr00t_ros.engine_limits import engine_limits, joint_names
+from support_deployed import module_functions
 from support_trusted import MACHINE, ROBOT, TAG, Shelf, shelf_for
 
 LIMITS, NAMES = engine_limits(ROBOT), joint_names(ROBOT)
@@ -29,8 +34,6 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
 @pytest.fixture
 def engine(shelf: Shelf, tmp_path: Path) -> Any:
     """An engine that nobody has verified."""
-    from gr00t_model.inference.trt import engine as engines
-
     folder = shelf.write(tmp_path / "engines")
     return engines.TensorRTEngine(folder, shelf.checkpoint, TAG, shelf.form.embodiment_id, device="cuda")
 
@@ -52,10 +55,11 @@ def test_the_verdict_says_what_was_measured_and_where(shelf: Shelf, engine: Any)
     assert measures.observations == 2
     assert measures.cosine.keys() == {"arm", "gripper"}
     assert all(value > 0.999999 for value in measures.cosine.values())
-    assert measures.worst_joint is not None
-    assert measures.worst_joint.joint in ROBOT.joints
-    assert measures.worst_joint.error < 1e-4
-    assert measures.worst_joint.limit == pytest.approx(LIMITS[measures.worst_joint.key][0])
+    assert measures.worst_joints.keys() == {"arm", "gripper"}
+    for key, worst in measures.worst_joints.items():
+        assert worst.joint in ROBOT.joints
+        assert worst.error < 1e-4
+        assert worst.limit == pytest.approx(LIMITS[key][0])
     assert measures.limits == {key: tuple(own.tolist()) for key, own in LIMITS.items()}
     assert Verdict.read(engine.directory) == verdict
     assert stored_verdict(engine, LIMITS, shelf.told.append) == verdict
@@ -102,13 +106,75 @@ def test_what_it_fails_in_is_kept_and_told(shelf: Shelf, engine: Any) -> None:
         ensure_verified(engine, *arguments(shelf))
     verdict = Verdict.read(engine.directory)
     assert not verdict.passed
-    assert verdict.measures.worst_joint is not None
-    assert (verdict.measures.worst_joint.key, verdict.measures.worst_joint.joint) == ("gripper", "gripper")
+    worst = verdict.measures.worst_joints
+    assert worst["gripper"].joint == "gripper"
+    assert worst["gripper"].error > worst["gripper"].limit
+    assert worst["arm"].error < worst["arm"].limit
     assert any("refused: " in line for line in shelf.told)
     runs = shelf.runs
     with pytest.raises(BackendError, match="failed its verification"):
         ensure_verified(engine, *arguments(shelf))
     assert shelf.runs == runs, "nothing has changed that could change the verdict"
+
+
+def unwritable(engine: Any, full: bool) -> None:
+    """The verdict's file cannot be made: no space left, or another reason from the start."""
+    partial = engine.directory / f".{VERDICT_FILE}.{os.getpid()}.partial"
+    if full:
+        partial.symlink_to("/dev/full")
+    else:
+        partial.mkdir()
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full", "refused"])
+def test_a_verdict_that_cannot_be_kept_is_told_and_counts_for_this_run(
+    shelf: Shelf, engine: Any, full: bool
+) -> None:
+    if full and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    observations(shelf, 1).save(engine.directory / trust.OBSERVATIONS_FILE)
+    unwritable(engine, full)
+    assert ensure_verified(engine, *arguments(shelf)) == "verified here on 1 observations"
+    assert not (engine.directory / VERDICT_FILE).exists()
+    (told,) = [line for line in shelf.told if "the verdict is not kept" in line]
+    assert f"{VERDICT_FILE} cannot be written: {'No space left' if full else 'Is a directory'}" in told
+    assert "verified again at the next start" in told
+
+
+def test_an_older_verdict_does_not_outlive_one_that_cannot_be_kept(shelf: Shelf, engine: Any) -> None:
+    given = observations(shelf, 1)
+    assert verify(engine, *arguments(shelf), observations=given).passed
+    unwritable(engine, full=False)
+    shelf.spoil(lambda actions: actions * 0)
+    assert not verify(engine, *arguments(shelf), observations=given).passed
+    assert stored_verdict(engine, LIMITS) is None
+
+
+def test_without_a_recording_the_images_have_the_sizes_of_the_engine(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cameras of 16:9 that are not padded to squares: nothing else would fit the engine."""
+    wide = Gr00tProcessor.from_pretrained(shelf.checkpoint, letterbox=False)
+    monkeypatch.setattr(trust, "SYNTHETIC_OBSERVATIONS", 2)
+    sizes = [(252, 448)] * 2
+    shelf.fake.functions.update(module_functions(shelf.form, shapes_of(shelf.form.config, sizes)))
+    folder = shelf.write(tmp_path / "wide", sizes=sizes)
+    made = engines.TensorRTEngine(folder, shelf.checkpoint, TAG, shelf.form.embodiment_id, device="cuda")
+    seen: list[Any] = []
+    run = made.run
+    made.run = lambda inputs, noise: (seen.append(inputs["pixel_values"]), run(inputs, noise))[1]
+    _, *others = arguments(shelf)
+    assert ensure_verified(made, wide, *others) == "verified here on 2 observations"
+    assert [tuple(image.shape[-2:]) for image in seen[0]] == sizes
+
+
+def test_sizes_that_no_camera_has_are_named(shelf: Shelf, tmp_path: Path) -> None:
+    """Built for other images than this checkpoint's processing makes: no verdict, and a reason."""
+    folder = shelf.write(tmp_path / "odd", sizes=[(252, 448)] * 2)
+    made = engines.TensorRTEngine(folder, shelf.checkpoint, TAG, shelf.form.embodiment_id, device="cuda")
+    with pytest.raises(Gr00tError, match=r"no camera's image becomes one of 252 x 448 pixels"):
+        ensure_verified(made, *arguments(shelf))
+    assert not (folder / VERDICT_FILE).exists()
 
 
 def test_asking_again_replaces_a_verdict(shelf: Shelf, engine: Any) -> None:
@@ -140,8 +206,7 @@ def test_without_limits_the_default_counts(shelf: Shelf, engine: Any) -> None:
     given = observations(shelf, 1)
     verdict = verify(engine, shelf.processor, TAG, observations=given)
     assert verdict.measures.limits == {}
-    assert verdict.measures.worst_joint is not None
-    assert verdict.measures.worst_joint.limit == 0.03
+    assert {worst.limit for worst in verdict.measures.worst_joints.values()} == {0.03}
     assert stored_verdict(engine, None) == verdict
 
 
