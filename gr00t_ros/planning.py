@@ -26,6 +26,7 @@ from gr00t_ros.clockwatch import ClockWatch
 from gr00t_ros.errors import ChunkRefused, MessageError, NotReady
 from gr00t_ros.observation import Observation, ObservationBuilder, check_instruction
 from gr00t_ros.robot import RobotConfig
+from gr00t_ros.rtc import Guided, RealTimeChunking
 
 # How often the planner looks by itself, when no message wakes it: half of the shortest sensible max_age.
 IDLE_S = 0.05
@@ -42,7 +43,7 @@ class Policy(Protocol):
     """What the planner needs of ``Gr00tPolicy``."""
 
     def get_action(
-        self, observation: Mapping[str, Any], *, t_obs_ns: int, seed: int
+        self, observation: Mapping[str, Any], *, t_obs_ns: int, seed: int, guidance: Any = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Actions in the dataset's units and timing, see ``Gr00tPolicy.get_action``."""
 
@@ -126,15 +127,17 @@ class Planner:
         publish: Callable[[Chunk], None],
         changed: Callable[[], None],
         warn: Callable[[str], Any],
+        chunking: RealTimeChunking | None = None,
         grace_s: float = GRACE_S,
     ) -> None:
         """``rate`` gives chunks per second (0: back to back), ``publish`` takes each chunk, ``changed`` is
-        called after every change of state."""
+        called after every change of state. ``chunking`` lets chunks join the plan under way, None leaves them
+        to themselves."""
         self.progress = Progress()
         self.session = session
         self._robot, self._policy, self._builder, self._instruction = robot, policy, builder, instruction
         self._delta0, self._seed, self._rate, self._now_ns = delta0, seed, rate, now_ns
-        self._publish, self._changed = publish, changed
+        self._publish, self._changed, self._chunking = publish, changed, chunking
         self._causes = CauseLog(warn)
         self._refusals = CauseLog(warn)
         self._refused: dict[str, str] = {}  # topic -> why its newest message was refused
@@ -293,8 +296,12 @@ class Planner:
             due = self._due + 1.0 / rate
             self._due = due if due > began else began + 1.0 / rate
         try:
+            guided = self._guide(observation)
             actions, info = self._policy.get_action(
-                observation.data, t_obs_ns=observation.t_obs_ns, seed=self._seed
+                observation.data,
+                t_obs_ns=observation.t_obs_ns,
+                seed=self._seed,
+                guidance=None if guided is None else guided.guidance,
             )
             for key, values in actions.items():
                 if not np.isfinite(values).all():
@@ -309,6 +316,8 @@ class Planner:
                 instruction=observation.instruction,
                 inference_ns=round((time.monotonic() - began) * 1e9),
             )
+            if guided is not None:
+                chunk = guided.join(chunk)
         except Exception as error:
             self._fault("inference failed", error)
             return
@@ -323,9 +332,23 @@ class Planner:
         progress.total_s = time.monotonic() - began
         progress.observation_age_s = (self._now_ns() - observation.t_obs_ns) / 1e9
         progress.chunks += 1
+        if self._chunking is not None:
+            self._chunking.measure(progress.observation_age_s)
         self._refusals.remove("fault ")
         self._enter(State.RUNNING, "")
         self._catch_up()
+
+    def _guide(self, observation: Observation) -> Guided | None:
+        """How the chunk joins the plan under way. Without one, or when that fails, it stands for itself."""
+        if self._chunking is None:
+            return None
+        try:
+            guided = self._chunking.guide(observation, self._now_ns())
+        except Exception as error:  # a chunk that does not join is better than none
+            self._refusals.add("guidance", f"the chunk does not join the plan under way: {one_line(error)}")
+            return None
+        self._refusals.remove("guidance")
+        return guided
 
     def _catch_up(self) -> None:
         """Lets the engine prepare for what it met for the first time, now that the chunk is out."""

@@ -72,6 +72,7 @@ POLICY_ARGUMENTS = (
     Argument("instruction", "", "what the robot is told at the start; the instruction topic overrides it"),
     Argument("seed", "0", "seed of the chunk noise"),
     Argument("rate", "0.0", "chunks per second; 0 means back to back"),
+    Argument("real_time_chunking", "true", "chunks join the plan that the executor is committed to"),
     Argument("namespace", "/gr00t", "namespace of the nodes"),
     Argument("use_sim_time", "false", "take the time from /clock"),
     Argument("autostart", "true", "walk the lifecycle nodes to active; false leaves them unconfigured"),
@@ -116,6 +117,7 @@ def policy_programs(arguments: Mapping[str, str]) -> list[Program]:
         "instruction": values["instruction"],
         "seed": _integer(values, "seed"),
         "rate": _number(values, "rate"),
+        "real_time_chunking": _boolean(values, "real_time_chunking"),
     }
     common: dict[str, Any] = {
         "namespace": values["namespace"],

@@ -10,6 +10,7 @@ command. No model is imported here: the process stays light, and lives on when t
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 import traceback
@@ -54,6 +55,7 @@ COMMAND_TYPES = {
 # The policy reads the committed plan from the status: ten times a second is once or twice a chunk.
 STATUS_PERIOD_S = 0.1
 # The newest message is the one that counts; a queue would only make it older.
+# rclpy writes qos_overrides into the profile it is given, so what can be overridden gets a copy.
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 # How long deactivate waits for the control thread: many periods at the lowest rate.
 JOIN_TIMEOUT_S = 2.0
@@ -91,6 +93,7 @@ class ChunkExecutor(ManagedNode):
         self._refusals = CauseLog(self.tell_warning)
         self._states = CauseLog(self.tell_info)
         self._said: tuple[State, str] | None = None
+        self._announced: tuple[int, int] | None = None  # the chunk that the last status names
         self._periods: deque[float] = deque(maxlen=1)
         self._period_s = 0.0
         self._late = 0  # periods that began after their time was over
@@ -126,7 +129,7 @@ class ChunkExecutor(ManagedNode):
             group.key: self.create_lifecycle_publisher(
                 COMMAND_TYPES[group.interface],
                 group.topic,
-                NEWEST,
+                copy.copy(NEWEST),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
             for group in robot.action.values()
@@ -144,7 +147,7 @@ class ChunkExecutor(ManagedNode):
                 JointState,
                 self._robot.executor.joint_state_topic,
                 self._on_joint_state,
-                qos_profile_sensor_data,
+                copy.copy(qos_profile_sensor_data),
                 qos_overriding_options=overridable,
             ),
         ]
@@ -245,7 +248,8 @@ class ChunkExecutor(ManagedNode):
             self._periods.append(began - last)
             last = began
             changed = self._period()
-            if changed or began >= status_due:
+            # A chunk that was accepted changes the plan, and the next one is planned from that.
+            if changed or began >= status_due or self._news():
                 self._publish_status()
                 status_due = began + STATUS_PERIOD_S
             due += self._period_s
@@ -257,6 +261,11 @@ class ChunkExecutor(ManagedNode):
                 # A stop or start acts at once, and the pace starts anew from it.
                 self._wake.clear()
                 due = time.monotonic()
+
+    def _news(self) -> bool:
+        """Whether a chunk was accepted since the last status."""
+        execution = self._execution
+        return execution is not None and execution.accepted != self._announced
 
     def _period(self) -> bool:
         """One period; whether the state or its reason changed."""
@@ -315,6 +324,7 @@ class ChunkExecutor(ManagedNode):
         )
         if accepted is not None:
             message.session, message.sequence = accepted
+        self._announced = accepted
         message.header.stamp = time_msg(now_ns)
         if plan is not None:
             message.plan_start, message.plan_step = time_msg(plan.start_ns), duration_msg(plan.step_ns)

@@ -18,8 +18,9 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from gr00t_ros.chunk import Chunk, ChunkGroup
 from gr00t_ros.commands import GroupCommand
 from gr00t_ros.errors import ChunkRefused
-from gr00t_ros.msg import ActionChunk, ActionGroup
+from gr00t_ros.msg import ActionChunk, ActionGroup, ExecutorStatus
 from gr00t_ros.robot_types import FLOAT64_MULTI_ARRAY, JOINT_STATE
+from gr00t_ros.rtc import CommittedPlan
 
 NS_PER_S = 1_000_000_000
 # builtin_interfaces/Time and Duration count seconds in an int32.
@@ -113,6 +114,23 @@ def chunk_from_msg(message: ActionChunk) -> Chunk:
         groups=tuple(groups),
         inference_ns=nanoseconds(message.inference_time),
     )
+
+
+def plan_from_msg(message: ExecutorStatus) -> CommittedPlan | None:
+    """The plan that an executor says it is committed to; None when it is not executing one, or when what it
+    says does not add up."""
+    if message.state != ExecutorStatus.EXECUTING or not message.plan_horizon or not message.plan:
+        return None
+    horizon, groups = message.plan_horizon, {}
+    for group in message.plan:
+        values = np.array(group.values, dtype=np.float64)
+        if not group.width or len(values) != horizon * group.width or not np.isfinite(values).all():
+            return None
+        groups[group.key] = values.reshape(horizon, group.width)
+    step_ns = nanoseconds(message.plan_step)
+    if step_ns <= 0:
+        return None
+    return CommittedPlan(nanoseconds(message.header.stamp), nanoseconds(message.plan_start), step_ns, groups)
 
 
 def command_msg(command: GroupCommand, now_ns: int) -> JointTrajectory | Float64MultiArray | JointState:

@@ -10,6 +10,7 @@ change) and ``/diagnostics``.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -27,14 +28,15 @@ from gr00t_model.errors import CheckpointError, Gr00tError
 from gr00t_ros.chunk import Chunk
 from gr00t_ros.engine_limits import engine_limits, joint_names
 from gr00t_ros.errors import Gr00tRosError
-from gr00t_ros.msg import ActionChunk, PolicyStatus
-from gr00t_ros.nodes.conversions import chunk_msg
+from gr00t_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
+from gr00t_ros.nodes.conversions import chunk_msg, plan_from_msg
 from gr00t_ros.nodes.lifecycle import ManagedNode, run
 from gr00t_ros.nodes.parameters import ParameterSpec
 from gr00t_ros.nodes.qos import silent_event_callbacks
 from gr00t_ros.observation import MAX_INSTRUCTION_CHARS, ObservationBuilder, check_instruction
 from gr00t_ros.planning import Instruction, Planner, State
 from gr00t_ros.robot import RobotConfig
+from gr00t_ros.rtc import RealTimeChunking
 
 if TYPE_CHECKING:
     from gr00t_model import Gr00tPolicy
@@ -100,6 +102,12 @@ PARAMETERS = (
     ),
     ParameterSpec("num_steps", 0, "denoising steps; 0 takes the checkpoint's number", "", 0, 100),
     ParameterSpec("seed", 0, "seed of the chunk noise, which is a function of it and of the frame's stamp"),
+    ParameterSpec(
+        "real_time_chunking",
+        True,
+        "chunks begin with the plan that the executor is committed to, so that nothing jumps where one takes "
+        "over; false leaves each chunk to itself",
+    ),
     ParameterSpec(
         "rate", 0.0, "chunks wanted per second; 0 plans back to back", "Hz", 0.0, 100.0, runtime=True
     ),
@@ -176,12 +184,14 @@ class PolicyNode(ManagedNode):
         builder = ObservationBuilder(robot, policy.modality)
         # Nanoseconds since 1970 grow from start to start, also when the process is a new one.
         self._session = max(self._session + 1, time.time_ns())
+        delta0 = min(policy.modality["action"].delta_indices)
+        chunking = self._chunking(robot, policy, delta0)
         planner = self._planner = Planner(
             robot,
             policy,
             builder,
             instruction,
-            delta0=min(policy.modality["action"].delta_indices),
+            delta0=delta0,
             session=self._session,
             seed=self.parameters["seed"],
             rate=lambda: float(self.parameters["rate"]),
@@ -189,7 +199,17 @@ class PolicyNode(ManagedNode):
             publish=self._publish_chunk,
             changed=self._publish_status,
             warn=self.tell_warning,
+            chunking=chunking,
         )
+        if chunking is not None:
+            self._inputs.append(
+                self.create_subscription(
+                    ExecutorStatus,
+                    "executor/status",
+                    lambda message: chunking.hear(plan_from_msg(message)),
+                    STATUS,
+                )
+            )
         # States before cameras: rclpy runs what is ready in the order of subscription, and a frame wakes the
         # planner, which should then find the joint state that came with the frame.
         for spec in reversed(robot.topics):
@@ -257,8 +277,20 @@ class PolicyNode(ManagedNode):
             joint_names=joint_names(robot),
             tell=self.get_logger().info,
         )
-        policy.warm_up()
+        policy.warm_up(guided=self.parameters["real_time_chunking"])
         return policy
+
+    def _chunking(self, robot: RobotConfig, policy: Gr00tPolicy, delta0: int) -> RealTimeChunking | None:
+        if not self.parameters["real_time_chunking"]:
+            return None
+        return RealTimeChunking(
+            robot,
+            delta0=delta0,
+            steps=policy.horizon,
+            horizon=policy.config.action_horizon,
+            num_steps=policy.num_steps,
+            encode=policy.encode_plan,
+        )
 
     def _subscribe(self, topic: str, kind: Any, planner: Planner) -> None:
         self._inputs.append(
@@ -266,7 +298,7 @@ class PolicyNode(ManagedNode):
                 kind,
                 topic,
                 lambda message: planner.add(topic, message),
-                qos_profile_sensor_data,
+                copy.copy(qos_profile_sensor_data),  # rclpy writes what is overridden into it
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
         )

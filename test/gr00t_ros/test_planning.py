@@ -6,12 +6,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gr00t_ros.observation import MAX_INSTRUCTION_CHARS
 from gr00t_ros.planning import State
+from gr00t_ros.rtc import CommittedPlan, RealTimeChunking
 from support_messages import compressed_image, grey_image, joint_state
 from support_planning import FRONT, JOINTS, PIXELS, ROBOT, WRIST, Bench
 
@@ -390,3 +392,39 @@ def test_a_chunk_that_is_ready_after_the_stop_is_not_published(bench: Bench) -> 
     threading.Timer(0.2, bench.policy.release.set).start()
     assert bench.planner.stop()
     assert bench.chunks == []
+
+
+# ---- real-time chunking ---------------------------------------------------------------------------
+
+
+def test_a_chunk_joins_the_plan_that_the_executor_told() -> None:
+    def encode(actions: Any, state: Any) -> np.ndarray:
+        return np.zeros((1, 16, 4), np.float32)
+
+    chunking = RealTimeChunking(ROBOT, delta0=0, steps=16, horizon=16, num_steps=4, encode=encode)
+    bench = Bench(chunking=chunking)
+    bench.planner.start()
+    try:
+        bench.instruction.set("go")
+        bench.feed()
+        bench.wait(lambda: bench.chunks)
+        now = bench.now_ns()
+        values = {key: np.full((40, group.width), 0.25) for key, group in ROBOT.action.items()}
+        chunking.hear(CommittedPlan(now, now, ROBOT.step_ns, values))
+        bench.feed()
+        bench.wait(lambda: len(bench.chunks) == 2)
+        # A plan that cannot be told to the network costs the joining, not the chunk.
+        now = bench.now_ns()
+        nothing = {key: part[:, :0] for key, part in values.items()}
+        chunking.hear(CommittedPlan(now, now, ROBOT.step_ns, nothing))
+        bench.feed()
+        bench.wait(lambda: len(bench.chunks) == 3)
+    finally:
+        assert bench.planner.stop()
+    assert [seen["guidance"] is not None for seen in bench.policy.seen] == [False, True, False]
+    frozen = [chunk.frozen_steps for chunk in bench.chunks]
+    assert frozen[0] == frozen[2] == 0
+    assert frozen[1] >= 1
+    for group in bench.chunks[1].groups:
+        np.testing.assert_array_equal(group.values[: frozen[1]], 0.25)
+    assert len([text for text in bench.told if "does not join the plan" in text]) == 1

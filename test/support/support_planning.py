@@ -35,9 +35,9 @@ class FakePolicy:
         self.release.set()
 
     def get_action(
-        self, observation: Mapping[str, Any], *, t_obs_ns: int, seed: int
+        self, observation: Mapping[str, Any], *, t_obs_ns: int, seed: int, guidance: Any = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        self.seen.append({"t_obs_ns": t_obs_ns, "seed": seed, **observation})
+        self.seen.append({"t_obs_ns": t_obs_ns, "seed": seed, "guidance": guidance, **observation})
         time.sleep(self.latency_s)
         assert self.release.wait(20.0)
         arm = self.behave()
@@ -54,7 +54,7 @@ class FakePolicy:
 class Bench:
     """A running planner with its inputs and outputs in reach."""
 
-    def __init__(self, rate: float = 0.0, session: int = 7) -> None:
+    def __init__(self, rate: float = 0.0, session: int = 7, chunking: Any = None) -> None:
         self.policy = FakePolicy()
         self.instruction = Instruction("say it")
         self.chunks: list[Chunk] = []
@@ -78,6 +78,7 @@ class Bench:
             publish=self.chunks.append,
             changed=lambda: self.changed(),
             warn=self.told.append,
+            chunking=chunking,
             grace_s=0.15,
         )
 

@@ -171,7 +171,8 @@ def test_no_session_begins_while_an_inference_of_the_last_one_runs(
     policy.release.clear()
     policy.modality = modality(["front", "wrist"], ["arm", "gripper"], ["arm", "gripper"])
     policy.choice = SimpleNamespace(backend="fake", device="cpu", precision="float32", refused="")
-    policy.notes = []
+    policy.notes, policy.horizon, policy.num_steps = [], 16, 4
+    policy.config, policy.encode_plan = SimpleNamespace(action_horizon=16), None
     policy.directory, policy.untrained = "nowhere", False
     policy.processor = SimpleNamespace(letterbox=True)
     monkeypatch.setattr(PolicyNode, "_load", lambda self, robot: policy)

@@ -73,7 +73,13 @@ def test_live_chunks_are_the_offline_ones_and_commands_keep_the_limits(
     policy, executor = (
         processes.program(program)
         for program in policy_programs(
-            {"robot": recording.robot, "checkpoint": str(checkpoint), "seed": str(SEED)}
+            {
+                "robot": recording.robot,
+                "checkpoint": str(checkpoint),
+                "seed": str(SEED),
+                # A chunk that joins a plan depends on when the plan was told, which no recording knows.
+                "real_time_chunking": "false",
+            }
         )
     )
     policy.wait_for("loaded")
@@ -115,6 +121,46 @@ def test_live_chunks_are_the_offline_ones_and_commands_keep_the_limits(
 
     assert policy.stop() == 0
     assert executor.stop() == 0
+
+
+def test_chunks_join_the_plan_under_way(processes: ProcessStarter, graph: RosGraph, tmp_path: Path) -> None:
+    """Real-time chunking through all processes: what the executor told comes back as frozen steps."""
+    robot, checkpoint = RobotConfig.from_file(robot_file("so101")), tmp_path / "checkpoint"
+    write(robot, checkpoint)
+    policy, executor = (
+        processes.program(program)
+        for program in policy_programs({"robot": "so101", "checkpoint": str(checkpoint), "rate": "4.0"})
+    )
+    policy.wait_for("loaded")
+    executor.wait_for("configured")
+    chunks = graph.collect("/gr00t/action_chunk", ActionChunk, QoSProfile(depth=100))
+    dataset = write_dataset(tmp_path / "dataset", lengths=(80,))
+    replay = processes(
+        "gr00t_ros.nodes.replay", str(dataset), "--robot", "so101", "--episode", "0", "--wait", "60"
+    )
+    assert replay.wait(timeout=120.0) == 0, replay.output
+
+    messages = list(chunks)
+    assert messages[0].frozen_steps == 0, "nothing was under way before the first chunk"
+    joined = [number for number, chunk in enumerate(messages) if chunk.frozen_steps]
+    assert len(joined) >= len(messages) // 2, f"{len(joined)} of {len(messages)} chunks\n{policy.output}"
+    for number in joined:
+        chunk, earlier = messages[number], messages[max(0, number - 4) : number]
+        due = stamp_ns(chunk.start) + np.arange(chunk.frozen_steps) * robot.step_ns
+        for group in chunk.groups:
+            said = np.stack([told_for(old, group.key, due, robot.step_ns) for old in earlier])
+            kept = values_of(group)[: chunk.frozen_steps]
+            # A plan may be under way from one chunk to the next: then it lies between the two.
+            assert (kept >= said.min(axis=0) - 1e-6).all()
+            assert (kept <= said.max(axis=0) + 1e-6).all()
+    assert "does not join" not in policy.output
+
+
+def told_for(chunk: ActionChunk, key: str, due_ns: np.ndarray, step_ns: int) -> np.ndarray:
+    """What a chunk said for these times [n, D]: linear between its steps, its ends held."""
+    values = next(values_of(group) for group in chunk.groups if group.key == key)
+    places = (due_ns - stamp_ns(chunk.start)) / step_ns
+    return np.stack([np.interp(places, np.arange(len(values)), column) for column in values.T], axis=-1)
 
 
 class Offline:
