@@ -35,15 +35,14 @@ from gr00t_ros.motion import GroupMotion, point_times
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.robot_types import RECEIVE
 from gr00t_ros.safety import SafetyFilter
-from gr00t_ros.timeline import ACTIVE, EARLY, Plan, Timeline
+from gr00t_ros.timeline import ACTIVE, EARLY, Plan, Sample, Timeline
 
 # A late period may move a joint as far as two on-time ones, no further: catching up is not worth a jump.
 MAX_CATCH_UP_PERIODS = 2.0
 # How far a joint state's stamp may be ahead of this clock. Unbounded, one message from the future would
 # stay fresh for ever; 0.1 s is what badly synchronised clocks on one robot reach.
 MAX_STAMP_AHEAD_S = 0.1
-# Chunks kept at once: the newest rules, the one before may still be due while the newest starts in the
-# future.
+# Chunks kept at once: those between which the target goes over, and some that start in the future.
 MAX_CHUNKS = 8
 
 
@@ -92,7 +91,7 @@ class Execution:
         # A hold lasts until everything has come to rest, whatever the parameter says.
         self._hold_s = max(hold_s, lookahead_s)
         self._times_ns = [round(t * 1e9) for t in point_times(period_s, lookahead_s)]
-        self._timeline = Timeline(MAX_CHUNKS)
+        self._timeline = Timeline.of(robot, MAX_CHUNKS)
         self._filter = SafetyFilter(robot)
         self._motions = tuple(
             GroupMotion(group, robot, self._filter, period_s=period_s, lookahead_s=lookahead_s)
@@ -129,7 +128,7 @@ class Execution:
         except ChunkRefused as refusal:
             self.refuse(str(refusal))
             raise
-        self._timeline.add(chunk)
+        self._timeline.add(chunk, now_ns)
         self.accepted, self._newest = (chunk.session, chunk.sequence), chunk
         self.counters.chunks_accepted += 1
         self._no_plan = "the plan has ended and no newer chunk has come"
@@ -240,12 +239,12 @@ class Execution:
         problem = untrusted or self._clock.standing(now_ns, mono_ns) or self._joint_problem(now_ns)
         if problem:
             return self._suspend(problem, now_ns, mono_ns, dt, brake=True)
-        sample = self._timeline.sample(now_ns)
-        if sample.status != ACTIVE:
-            reason = "the plan starts later" if sample.status == EARLY else self._no_plan
+        samples = self._timeline.samples([now_ns + ahead for ahead in self._times_ns])
+        if samples[0].status != ACTIVE:
+            reason = "the plan starts later" if samples[0].status == EARLY else self._no_plan
             return self._suspend(reason, now_ns, mono_ns, dt, brake=False)
         try:
-            commands = self._move(now_ns, dt)
+            commands = self._move(samples, now_ns, dt)
         except UnsafeCommand as error:
             self.stop(str(error))
             return self._hold(now_ns, mono_ns, dt, brake=True)
@@ -263,10 +262,9 @@ class Execution:
         """Joint values that were brought back inside a limit, by kind of limit."""
         return dict(self._filter.counters)
 
-    def _move(self, now_ns: int, dt: float) -> tuple[GroupCommand, ...]:
-        """One command for every group, on the timeline and inside the limits. After UnsafeCommand nothing of
+    def _move(self, samples: Sequence[Sample], now_ns: int, dt: float) -> tuple[GroupCommand, ...]:
+        """One command for every group, along the plan and inside the limits. After UnsafeCommand nothing of
         it is kept."""
-        samples = [self._timeline.sample(now_ns + ahead) for ahead in self._times_ns]
         positions = {joint: self._measured[joint][0] for joint in self._joints}
         if self._silent:
             for motion in self._motions:

@@ -14,7 +14,11 @@ from typing import NoReturn
 from gr00t_ros.errors import RobotConfigError
 from gr00t_ros.robot_sections import Section
 from gr00t_ros.robot_types import (
+    BLEND,
     COMPRESSED_IMAGE,
+    CUBIC,
+    DEFAULT_BLEND_TIME,
+    DEFAULT_ENSEMBLE_DECAY,
     DEFAULT_MAX_CHUNK_AGE,
     DEFAULT_MAX_ENGINE_ERROR,
     DEFAULT_MAX_JOINT_STATE_AGE,
@@ -25,8 +29,10 @@ from gr00t_ros.robot_types import (
     FLOAT64_MULTI_ARRAY,
     HEADER,
     IMAGE,
+    INTERPOLATIONS,
     JOINT_STATE,
     JOINT_TRAJECTORY,
+    MERGES,
     POSE,
     RECEIVE,
     ROTATION_COLUMNS,
@@ -46,7 +52,10 @@ REPRESENTATIONS = ("joint_position", "joint_velocity", "twist", "ee_pose", "scal
 SUPPORTED_REPRESENTATIONS = ("joint_position", "scalar")
 INTERFACES = (JOINT_TRAJECTORY, FLOAT64_MULTI_ARRAY, JOINT_STATE, "pose_stamped", "twist")
 SUPPORTED_INTERFACES = (JOINT_TRAJECTORY, FLOAT64_MULTI_ARRAY, JOINT_STATE)
-
+# A hand-over that takes longer than the age at which a chunk is refused would follow plans that are too old.
+MAX_BLEND_TIME = 1.0
+# Weights that differ by a factor of e a step leave one chunk; beyond that there is nothing to tell apart.
+MAX_ENSEMBLE_DECAY = 1.0
 
 _ENGINE_ERROR = "how far an engine may be from the float32 network, in rad, m or a scalar's own unit"
 
@@ -276,6 +285,16 @@ def read_executor(section: Section, state: Mapping[str, StateSource]) -> Executo
             "joint_state_topic",
             f"the JointState topic that holds every commanded joint (the state section names {found})",
         )
+    blend_time = section.number(
+        "blend_time", "the time in s in which a newer chunk takes over", DEFAULT_BLEND_TIME, above=0.0
+    )
+    if blend_time > MAX_BLEND_TIME:
+        section.fail("blend_time", f"a time of at most {MAX_BLEND_TIME:g} s: until then an older plan counts")
+    decay = section.number(
+        "ensemble_decay", "how much less a newer chunk counts, per step", DEFAULT_ENSEMBLE_DECAY
+    )
+    if abs(decay) > MAX_ENSEMBLE_DECAY:
+        section.fail("ensemble_decay", f"between -{MAX_ENSEMBLE_DECAY:g} and {MAX_ENSEMBLE_DECAY:g} per step")
     config = ExecutorConfig(
         joint_state_topic=section.topic("joint_state_topic", measured[0] if measured else None),
         max_joint_state_age=section.number(
@@ -283,6 +302,10 @@ def read_executor(section: Section, state: Mapping[str, StateSource]) -> Executo
         ),
         max_chunk_age=section.number("max_chunk_age", "a time in s", DEFAULT_MAX_CHUNK_AGE, above=0.0),
         max_start_ahead=section.number("max_start_ahead", "a time in s", DEFAULT_MAX_START_AHEAD, above=0.0),
+        merge=section.text("merge", "how a newer chunk takes over", BLEND, MERGES),
+        blend_time=blend_time,
+        interpolation=section.text("interpolation", "the curve between two steps", CUBIC, INTERPOLATIONS),
+        ensemble_decay=decay,
     )
     section.done()
     return config

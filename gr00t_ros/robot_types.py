@@ -23,6 +23,13 @@ DEFAULT_MAX_CHUNK_AGE = 1.0
 # How far ahead of now a chunk may start. Chunks start at their camera frame, in the past, unless the
 # checkpoint predicts from a later step on.
 DEFAULT_MAX_START_AHEAD = 1.0
+# Over how long a newer chunk takes over from the one that is followed. Where the two are 0.05 rad apart, as
+# when a policy corrects itself, that adds at most 0.5 rad/s and 7 rad/s^2 (1.9 times that over the time, 5.8
+# times that over its square) to the motion, which a small arm can do; and it is over before the next chunk of
+# a policy that gives up to five a second.
+DEFAULT_BLEND_TIME = 0.2
+# How much less a newer prediction counts in an ensemble, per step: the original's (Zhao et al., 2023).
+DEFAULT_ENSEMBLE_DECAY = 0.01
 # rad (m for sliding joints). A position command may lead the measured joint by this much, no more: enough for
 # the lag of a soft position controller, too little for an arm that is blocked to wind up far behind its
 # obstacle.
@@ -37,6 +44,16 @@ JOINT_STATE = "joint_state"
 FLOAT64_MULTI_ARRAY = "float64_multi_array"
 POSE = "pose"
 JOINT_TRAJECTORY = "joint_trajectory"
+
+REPLACE = "replace"
+BLEND = "blend"
+ENSEMBLE = "ensemble"
+MERGES = (REPLACE, BLEND, ENSEMBLE)
+
+LINEAR = "linear"
+CUBIC = "cubic"
+QUINTIC = "quintic"
+INTERPOLATIONS = (LINEAR, CUBIC, QUINTIC)
 
 HEADER = "header"
 RECEIVE = "receive"
@@ -148,12 +165,21 @@ class RecordingConfig:
 
 @dataclass(frozen=True)
 class ExecutorConfig:
-    """Thresholds of the chunk executor, in seconds, and the topic on which it sees the measured joints."""
+    """Thresholds of the chunk executor, in seconds, the topic on which it sees the measured joints, and how
+    it runs between the steps of a chunk and from one chunk to the next.
+
+    ``merge`` is replace, blend or ensemble, ``interpolation`` linear, cubic or quintic. ``ensemble_decay`` is
+    m in the weights exp(-m * i) of an ensemble's chunks, i counting steps from the oldest observation on.
+    """
 
     joint_state_topic: str
     max_joint_state_age: float = DEFAULT_MAX_JOINT_STATE_AGE
     max_chunk_age: float = DEFAULT_MAX_CHUNK_AGE
     max_start_ahead: float = DEFAULT_MAX_START_AHEAD
+    merge: str = BLEND
+    blend_time: float = DEFAULT_BLEND_TIME
+    interpolation: str = CUBIC
+    ensemble_decay: float = DEFAULT_ENSEMBLE_DECAY
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
 """Action chunks on a time axis: what every group should be at a point in time.
 
-The executor adds each accepted chunk and asks for the target at every period. No ROS types, no wall time, no
-limits: those are the safety filter's. Steps that are already past are skipped, simply because nobody asks for
-them; between two steps the target runs in a straight line. A newer chunk replaces the older from its start
-on, or at once when its start has passed; the change of target that this can mean is bounded by the safety
-filter.
+The executor adds each accepted chunk and asks for the target at every period. No ROS types, no wall time.
+Limits are the safety filter's; here they only keep the curves between the steps inside. Steps that are past
+are skipped, simply because nobody asks for them. How the target runs between two steps is
+``interpolation``'s, how a newer chunk takes over from an older one is ``merging``'s:
+
+- ``replace``: from the newer chunk's start on, or at once when that has passed, with whatever jump of the
+  target this means; the safety filter bounds what becomes of it.
+- ``blend``: from then on over ``blend_time``, smoothly; in less where the older plan ends sooner.
+- ``ensemble``: as ``blend``, towards the weighted mean of the newest chunks.
+
+There is a hand-over only from a plan that is still running. After a hold the target is the new plan at once,
+and ``motion`` leads there from where the robot is: an old plan's end may be far from that by then. Whether
+the newer chunk is of the same start of the policy makes no difference: the robot moves along the old plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gr00t_ros.chunk import Chunk, ChunkGroup
+from gr00t_ros.interpolation import Curve
+from gr00t_ros.merging import Piece, ensemble, follow
+from gr00t_ros.robot import RobotConfig
+from gr00t_ros.robot_types import (
+    DEFAULT_BLEND_TIME,
+    DEFAULT_ENSEMBLE_DECAY,
+    ENSEMBLE,
+    INTERPOLATIONS,
+    LINEAR,
+    MERGES,
+    REPLACE,
+)
 
 Values = NDArray[np.float64]
 
 # Steps of a committed plan at most: over twice the 50 steps of the released checkpoint, so more than any
 # policy freezes; all 1024 that a chunk may hold would take longer to sample than a period of the executor.
 MAX_PLAN_STEPS = 128
+# Hand-overs under way at once, at most: a chunk that comes sooner after another begins to take over a little
+# later. That bounds the work of a period whatever arrives, and a policy that gives ten chunks a second still
+# never waits at the default blend time.
+MAX_HAND_OVERS = 3
+# A hand-over may take as little as the blend time divided by this where the older plan is about to end: two
+# plans that agree well still meet without a jump, and a hold of that length is hardly seen.
+SHORTEST_SHARE = 4
+# They need room beside the plan that they started from and one that waits.
+LEAST_CHUNKS = MAX_HAND_OVERS + 2
 
 #: nothing has been added
 EMPTY = "empty"
@@ -60,37 +90,135 @@ class Plan:
 
 
 class Timeline:
-    """At most ``max_chunks`` chunks: the one that is followed and those that start later.
+    """At most ``max_chunks`` chunks: the one that is followed, those that it takes over from, and those that
+    start later.
 
-    ``add`` and ``clear`` may run on another thread than ``sample`` and ``plan``: the chunks are an immutable
-    tuple that is exchanged in one step.
+    ``add`` and ``clear`` may run on another thread than ``sample``, ``samples`` and ``plan``: the pieces are
+    an immutable tuple that is exchanged in one step. Plain ``Timeline()`` is the chunks themselves, one
+    replacing the other; the executor's has the settings of its robot YAML.
     """
 
-    def __init__(self, max_chunks: int = 4) -> None:
-        if max_chunks < 1:
-            raise ValueError(f"max_chunks is {max_chunks}, expected at least 1")
+    def __init__(
+        self,
+        max_chunks: int = 4,
+        *,
+        merge: str = REPLACE,
+        interpolation: str = LINEAR,
+        blend_time_s: float = DEFAULT_BLEND_TIME,
+        ensemble_decay: float = DEFAULT_ENSEMBLE_DECAY,
+        limits: Mapping[str, tuple[Values, Values]] | None = None,
+    ) -> None:
+        """``limits``: lowest and highest positions [D] by joint group, for curves that stay inside them.
+        Raises ValueError for settings that make no sense."""
+        least = 1 if merge == REPLACE else LEAST_CHUNKS
+        if max_chunks < least:
+            raise ValueError(f"max_chunks is {max_chunks}, expected at least {least}")
+        for name, value, choices in (
+            ("merge", merge, MERGES),
+            ("interpolation", interpolation, INTERPOLATIONS),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+        if not blend_time_s > 0.0:
+            raise ValueError(f"blend_time_s is {blend_time_s}, expected more than 0")
         self._max_chunks = max_chunks
-        self._chunks: tuple[Chunk, ...] = ()  # by start; each newer than those before it
+        self._merge, self._interpolation, self._decay = merge, interpolation, ensemble_decay
+        self._window_ns = max(1, round(blend_time_s * 1e9))
+        self._least_ns = -(-self._window_ns // SHORTEST_SHARE)
+        self._spacing_ns = -(-self._window_ns // MAX_HAND_OVERS)
+        self._limits = dict(limits or {})
+        self._pieces: tuple[Piece, ...] = ()  # by beginning; each newer than those before it
 
-    def add(self, chunk: Chunk) -> None:
-        """Add an accepted chunk (see ``check_chunk``), newer than all before. It replaces what starts after
-        it."""
-        chunks = [old for old in self._chunks if old.start_ns < chunk.start_ns] + [chunk]
-        # Now is not before the new chunk's observation: a chunk whose successor had started by then is done
-        # with.
-        while len(chunks) > 1 and chunks[1].start_ns <= chunk.t_obs_ns:
-            del chunks[0]
+    @classmethod
+    def of(cls, robot: RobotConfig, max_chunks: int) -> Timeline:
+        """As the executor of ``robot`` follows chunks."""
+        options, limits = robot.executor, robot.limits
+        return cls(
+            max_chunks,
+            merge=options.merge,
+            interpolation=options.interpolation,
+            blend_time_s=options.blend_time,
+            ensemble_decay=options.ensemble_decay,
+            limits={
+                key: (
+                    np.array([limits[joint].min for joint in group.joints]),
+                    np.array([limits[joint].max for joint in group.joints]),
+                )
+                for key, group in robot.action.items()
+            },
+        )
+
+    def add(self, chunk: Chunk, now_ns: int | None = None) -> None:
+        """Add an accepted chunk (see ``check_chunk``), newer than all before, at ``now_ns``.
+
+        It replaces what would begin after it. Without ``now_ns`` it was accepted when it was observed.
+        """
+        now_ns = chunk.t_obs_ns if now_ns is None else now_ns
+        start_ns = chunk.start_ns if self._merge == REPLACE else max(chunk.start_ns, now_ns)
+        kept = [old for old in self._pieces if old.begin_ns < start_ns]
         # Too many that start later: the first of them are due first, the newest knows best.
-        del chunks[self._max_chunks - 1 : -1]
-        self._chunks = tuple(chunks)
+        kept = _not_done(kept, now_ns)[: self._max_chunks - 1]
+        kept.append(self._piece(chunk, start_ns, kept[-1] if kept else None))
+        self._pieces = tuple(_not_done(kept, now_ns))
+
+    def _piece(self, chunk: Chunk, begin_ns: int, before: Piece | None) -> Piece:
+        curve, layout = self._curve(chunk), tuple((group.key, group.names) for group in chunk.groups)
+        runs = before is not None and before.end_ns >= begin_ns and before.layout == layout
+        if before is None or not runs or self._merge == REPLACE:
+            # Nothing to take over from: the chunk counts from its start, or from where it may begin.
+            start_ns = chunk.start_ns if before is None else begin_ns
+            return Piece(chunk, curve, layout, start_ns, start_ns, chunk.end_ns)
+        if before.until_ns > before.begin_ns:
+            begin_ns = max(begin_ns, before.begin_ns + self._spacing_ns)
+        # Over before the older plan ends, where that leaves enough time: its end would be held for the rest.
+        left_ns = before.chunk.end_ns - begin_ns
+        until_ns = begin_ns + max(min(self._window_ns, left_ns), self._least_ns)
+        end_ns = max(chunk.end_ns, until_ns)
+        piece = Piece(chunk, curve, layout, begin_ns, until_ns, end_ns, fade_ns=self._window_ns)
+        if self._merge != ENSEMBLE:
+            return piece
+        members, weight = ensemble(chunk, before, begin_ns, self._decay, self._max_chunks - 1)
+        return replace(piece, members=members, weight=weight)
+
+    def _curve(self, chunk: Chunk) -> Curve:
+        """All groups side by side."""
+        values = np.concatenate([group.values for group in chunk.groups], axis=1)
+        low, high = np.full(values.shape[1], -np.inf), np.full(values.shape[1], np.inf)
+        lows, highs = _by_group(chunk, low), _by_group(chunk, high)
+        for key, (least, most) in self._limits.items():
+            lows[key][:], highs[key][:] = least, most
+        return Curve(values, chunk.start_ns, chunk.step_ns, self._interpolation, low, high)
 
     def clear(self) -> None:
         """Forget all chunks."""
-        self._chunks = ()
+        self._pieces = ()
 
     def sample(self, t_ns: int) -> Sample:
         """Target and velocity at ``t_ns``."""
-        return _sample(self._chunks, t_ns)
+        return self.samples((t_ns,))[0]
+
+    def samples(self, times_ns: Sequence[int]) -> list[Sample]:
+        """Target and velocity at each of some times in rising order, all of the same plan; much less work
+        than one by one."""
+        pieces = self._pieces
+        samples: list[Sample] = []
+        for status, rules, times in _runs(pieces, times_ns):
+            if status == ACTIVE:
+                chunk = pieces[rules].chunk
+                last = float(chunk.horizon - 1)  # where a hand-over outlasts the chunk
+                steps = ((times - chunk.start_ns) / chunk.step_ns).tolist()
+                positions, velocities = follow(pieces, rules, times)
+                values, rates = _by_group(chunk, positions), _by_group(chunk, velocities)
+                for i, step in enumerate(steps):
+                    at = {key: part[i] for key, part in values.items()}
+                    moving = {key: part[i] for key, part in rates.items()}
+                    samples.append(Sample(ACTIVE, at, moving, min(step, last), chunk))
+            elif rules >= 0:
+                chunk = pieces[rules].chunk
+                samples.extend([Sample(status, step=float(chunk.horizon - 1), chunk=chunk)] * len(times))
+            else:
+                samples.extend([Sample(status)] * len(times))
+        return samples
 
     def plan(self, t_ns: int) -> Plan | None:
         """What is committed from ``t_ns`` on, on the time grid of the newest chunk; None when nothing is
@@ -100,55 +228,67 @@ class Timeline:
         can be interpolated at ``t_ns`` itself. Where two chunks leave a gap, the plan begins after it. It has
         at most ``MAX_PLAN_STEPS`` steps.
         """
-        chunks = self._chunks
-        if not chunks or t_ns > chunks[-1].end_ns:
+        pieces = self._pieces
+        if not pieces or t_ns > pieces[-1].end_ns:
             return None
-        newest = chunks[-1]
-        first = (t_ns - newest.start_ns) // newest.step_ns
-        begin, samples = first, []
-        for i in range(first, newest.horizon):
-            sample = _sample(chunks, newest.start_ns + i * newest.step_ns)
-            if sample.status == ACTIVE:
-                samples.append(sample)
+        newest, layout = pieces[-1].chunk, pieces[-1].layout
+        start_ns, step_ns = newest.start_ns, newest.step_ns
+        due: list[int] = []
+        for i in range((t_ns - start_ns) // step_ns, (pieces[-1].end_ns - start_ns) // step_ns + 1):
+            time_ns = start_ns + i * step_ns
+            status, rules = _locate(pieces, time_ns)
+            if status == ACTIVE and pieces[rules].layout == layout:
+                due.append(time_ns)
             else:  # the newest chunk's own steps are always active, so something is left after the last gap
-                begin, samples = i + 1, []
-            if len(samples) == MAX_PLAN_STEPS:
+                due = []
+            if len(due) == MAX_PLAN_STEPS:
                 break
-        groups = tuple(
-            replace(group, values=np.stack([sample.values[group.key] for sample in samples]))
-            for group in newest.groups
-        )
-        return Plan(newest.start_ns + begin * newest.step_ns, newest.step_ns, groups)
+        found = [follow(pieces, rules, times)[0] for _, rules, times in _runs(pieces, due)]
+        values = _by_group(newest, np.concatenate(found))
+        groups = tuple(replace(group, values=values[group.key]) for group in newest.groups)
+        return Plan(due[0], step_ns, groups)
 
 
-def _sample(chunks: tuple[Chunk, ...], t_ns: int) -> Sample:
-    if not chunks:
-        return Sample(EMPTY)
-    chunk = _due(chunks, t_ns)
-    if chunk is None:
-        return Sample(EARLY)
-    if t_ns > chunk.end_ns:
-        starts_later = chunks[-1].start_ns > t_ns
-        return Sample(EARLY if starts_later else ENDED, step=float(chunk.horizon - 1), chunk=chunk)
-    place = (t_ns - chunk.start_ns) / chunk.step_ns
-    values, velocities = {}, {}
+def _not_done(pieces: list[Piece], now_ns: int) -> list[Piece]:
+    """Without the pieces whose successor has taken over by now; that one then rules by itself."""
+    done = [place for place, piece in enumerate(pieces) if piece.until_ns <= now_ns]
+    if not done or done[-1] == 0:
+        return pieces
+    first = pieces[done[-1]]
+    begin_ns = min(first.begin_ns, first.chunk.start_ns)
+    return [replace(first, begin_ns=begin_ns, until_ns=begin_ns), *pieces[done[-1] + 1 :]]
+
+
+def _locate(pieces: tuple[Piece, ...], t_ns: int) -> tuple[str, int]:
+    """What holds at ``t_ns``, and the place of the last piece that has begun, -1 for none."""
+    if not pieces:
+        return EMPTY, -1
+    rules = len(pieces) - 1
+    while rules >= 0 and pieces[rules].begin_ns > t_ns:
+        rules -= 1
+    if rules < 0:
+        return EARLY, -1
+    if t_ns > pieces[rules].end_ns:
+        return ENDED if rules == len(pieces) - 1 else EARLY, rules
+    return ACTIVE, rules
+
+
+def _runs(pieces: tuple[Piece, ...], times_ns: Sequence[int]) -> Iterator[tuple[str, int, NDArray[np.int64]]]:
+    """The times, in rising order, in runs of the same status and piece."""
+    if not times_ns:
+        return
+    first = _locate(pieces, times_ns[0])
+    if first == _locate(pieces, times_ns[-1]):  # most often: nothing begins or ends within a lookahead
+        yield *first, np.array(times_ns, np.int64)
+        return
+    for (status, rules), run in groupby(times_ns, lambda t_ns: _locate(pieces, t_ns)):
+        yield status, rules, np.fromiter(run, np.int64)
+
+
+def _by_group(chunk: Chunk, columns: Values) -> dict[str, Values]:
+    """``columns`` [..., D of all groups] by group key."""
+    values, begin = {}, 0
     for group in chunk.groups:
-        values[group.key], velocities[group.key] = _interpolate(group.values, place, chunk.step_ns)
-    return Sample(ACTIVE, values, velocities, place, chunk)
-
-
-def _due(chunks: tuple[Chunk, ...], t_ns: int) -> Chunk | None:
-    """The newest chunk that has started."""
-    for chunk in reversed(chunks):
-        if chunk.start_ns <= t_ns:
-            return chunk
-    return None
-
-
-def _interpolate(values: Values, place: float, step_ns: int) -> tuple[Values, Values]:
-    """Value and velocity [D] at a place between two steps; on the last step the velocity is zero."""
-    before = int(place)
-    if before >= len(values) - 1:
-        return values[-1].copy(), np.zeros(values.shape[1])
-    rise = values[before + 1] - values[before]
-    return values[before] + (place - before) * rise, rise * (1e9 / step_ns)
+        values[group.key] = columns[..., begin : begin + len(group.names)]
+        begin += len(group.names)
+    return values

@@ -114,7 +114,8 @@ class DemoRecord:
         # Observation time and start of the chunks; at most 20 a second is more than any policy gives.
         self.chunk_times: collections.deque[int] = collections.deque(maxlen=round(WINDOW_S * 20))
         self.instruction = ""
-        self._timeline = Timeline()
+        # As the executor follows them; the two differ where a hand-over begins, by when a chunk arrived.
+        self._timeline = Timeline.of(self.robot, max_chunks=8)
         self._measured: dict[str, float] = {}
         self._controllers: dict[str, TrajectoryController | PositionController] = {}
         self._error_squares = np.zeros(len(self.joints))

@@ -64,6 +64,22 @@ def test_how_exact_an_engine_must_be() -> None:
     assert robot.limits["elbow"].max_engine_error == 0.1
 
 
+def test_how_the_executor_follows_chunks() -> None:
+    executor = small_config().executor
+    assert (executor.merge, executor.interpolation) == ("blend", "cubic"), "where the YAML says nothing"
+    assert (executor.blend_time, executor.ensemble_decay) == (0.2, 0.01)
+    values = small_robot()
+    values["executor"] |= {
+        "merge": "ensemble",
+        "interpolation": "linear",
+        "blend_time": 1,
+        "ensemble_decay": -0.5,
+    }
+    executor = RobotConfig.from_mapping(values).executor
+    assert (executor.merge, executor.interpolation) == ("ensemble", "linear")
+    assert (executor.blend_time, executor.ensemble_decay) == (1.0, -0.5)
+
+
 def test_lists_its_topics_with_types() -> None:
     robot = small_config()
     assert [(spec.topic, spec.message_type, spec.used_by) for spec in robot.topics] == [
@@ -186,6 +202,17 @@ def test_is_immutable() -> None:
         ("limits.elbo", {"min": 0.0, "max": 1.0, "velocity": 1.0}, "robot.limits.elbo: unknown key"),
         ("recording.action_source", "command", "(did you mean commands?)"),
         ("executor.max_chunk_age", -1.0, "robot.executor.max_chunk_age: found -1.0"),
+        (
+            "executor.merge",
+            "mix",
+            "robot.executor.merge: found 'mix', expected how a newer chunk takes over: one of",
+        ),
+        ("executor.merge", True, "robot.executor.merge: found True"),
+        ("executor.interpolation", "cubik", "(did you mean cubic?)"),
+        ("executor.blend_time", 0.0, "robot.executor.blend_time: found 0.0"),
+        ("executor.blend_time", 1.5, "at most 1 s"),
+        ("executor.blend_time", "0.2", "without quotes"),
+        ("executor.ensemble_decay", 2, "between -1 and 1 per step"),
         ("executor.max_chunk_aeg", 1.0, "(did you mean max_chunk_age?)"),
         (
             "verification",

@@ -102,7 +102,7 @@ def test_a_flood_of_later_chunks_neither_grows_nor_drops_what_is_followed() -> N
             small_chunk(np.full(200, float(i)), start_ns=now + 4 * STEP_NS, t_obs_ns=now, sequence=i)
         )
         assert timeline.sample(now).status == "active"
-        assert len(timeline._chunks) <= 4
+        assert len(timeline._pieces) <= 4
     # The newest that had started four steps before the end of the flood, give or take those that had to go.
     assert timeline.sample(now + 4 * STEP_NS).values["arm"][0] == 999.0
 
