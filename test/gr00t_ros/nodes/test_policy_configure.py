@@ -204,3 +204,36 @@ def test_no_session_begins_while_an_inference_of_the_last_one_runs(
         node.close()
         node.destroy_node()
         rclpy.shutdown()
+
+
+def test_an_override_of_one_topic_stays_with_it(domain: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """rclpy writes overrides into the profile that it is given."""
+    import rclpy
+    from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data
+
+    from gr00t_ros.nodes.policy_node import PolicyNode
+
+    policy: Any = FakePolicy()
+    policy.modality = modality(["front", "wrist"], ["arm", "gripper"], ["arm", "gripper"])
+    policy.choice = SimpleNamespace(backend="fake", device="cpu", precision="float32", refused="")
+    policy.notes, policy.directory, policy.untrained = [], "nowhere", False
+    policy.processor = SimpleNamespace(letterbox=True)
+    monkeypatch.setattr(PolicyNode, "_load", lambda self, robot: policy)
+    arguments = ["--ros-args", "-p", "checkpoint:=x", "-p", "real_time_chunking:=false"]
+    for topic in (FRONT, JOINTS):
+        arguments += ["-p", f"qos_overrides.{topic}.subscription.reliability:=reliable"]
+    for key, value in ros_environment(domain).items():
+        monkeypatch.setenv(key, value)
+    rclpy.init(args=[*arguments, "--params-file", str(REPO / "config/robots/so101.yaml")])
+    node = PolicyNode()
+    try:
+        assert node.trigger_configure().name == "SUCCESS"
+        assert node.trigger_activate().name == "SUCCESS"
+        asked = {s.topic_name: s.qos_profile.reliability for s in node._inputs}
+        assert asked[FRONT] == asked[JOINTS] == ReliabilityPolicy.RELIABLE
+        assert asked[WRIST] == ReliabilityPolicy.BEST_EFFORT
+        assert qos_profile_sensor_data.reliability == ReliabilityPolicy.BEST_EFFORT
+    finally:
+        node.close()
+        node.destroy_node()
+        rclpy.shutdown()
