@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import weakref
 from collections.abc import Callable
@@ -135,13 +136,13 @@ def test_tensorrt_without_an_engine_says_how_to_make_one(shelf: Shelf) -> None:
 
 
 def test_a_directory_that_cannot_be_written_costs_a_verification_at_each_start(
-    shelf: Shelf, folder: Path, monkeypatch: pytest.MonkeyPatch
+    shelf: Shelf, folder: Path
 ) -> None:
-    monkeypatch.setattr(trust.os, "access", lambda path, mode: False)
+    (folder / f".{VERDICT_FILE}.{os.getpid()}.partial").mkdir()
     for start in (1, 2):
         assert open_engine(shelf.request(folder)).choice.backend == "tensorrt"
         assert shelf.runs == start * CHECKED
-        assert any("cannot be written, so the engine will be verified again" in line for line in shelf.told)
+        assert any("cannot be written: " in line for line in shelf.told)
         assert not (folder / VERDICT_FILE).exists()
 
 
