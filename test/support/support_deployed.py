@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """For tests of what is made from the deployed form: small forms, observations, and their engines' inputs."""
 
+import atexit
+import functools
+import json
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +18,7 @@ from gr00t_model.config import Gr00tN1d6Config
 from gr00t_model.inference.deployed import Deployed, deploy
 from gr00t_model.inference.layout import lay_out
 from gr00t_model.inference.observations import EncodedObservation
-from gr00t_model.inference.trt.export import ActionModule, BackboneModule, Shapes
+from gr00t_model.inference.trt.export import ActionModule, BackboneModule, Shapes, export, shapes_of
 from gr00t_model.inference.trt.prompt import group_images, prompt_for
 from gr00t_model.network import Gr00tN1d6
 from gr00t_model.pixels import pixels_to_float
@@ -23,9 +28,28 @@ from support_network import small_config
 
 def small_form(dtype: torch.dtype = torch.float32, **changes: Any) -> Deployed:
     """A small random network's deployed form with two denoising steps; time modulations, biases and positions
-    matter."""
+    matter.
+
+    It has one layer of each kind, because an export takes seconds a layer: a vision layer, a language layer,
+    and the DiT's blocks for text, image and self-attention.
+    """
     torch.manual_seed(0)
-    return deploy(randomise(Gr00tN1d6(small_config(**changes))).to(dtype), EMBODIMENT, num_steps=2)
+    eagle = json.loads(json.dumps(small_config().eagle()))
+    eagle["vision_config"]["num_hidden_layers"] = 1
+    config = small_config(**{"eagle_config": eagle, "select_layer": 1, **changes})
+    return deploy(randomise(Gr00tN1d6(config)).to(dtype), EMBODIMENT, num_steps=2)
+
+
+@functools.cache
+def bfloat16_export() -> tuple[Deployed, Shapes, Path]:
+    """The small form in bfloat16 and its ONNX files for one image of 56 x 56, made once a run; not to be
+    changed."""
+    folder = Path(tempfile.mkdtemp(prefix="gr00t_ros_onnx_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    form = small_form(torch.bfloat16)
+    shapes = shapes_of(form.config, [(56, 56)])
+    export(form, folder, shapes)
+    return form, shapes, folder
 
 
 def observation(config: Gr00tN1d6Config, text: int, sizes: Sequence[tuple[int, int]]) -> EncodedObservation:

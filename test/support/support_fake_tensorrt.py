@@ -146,6 +146,7 @@ class FakeTensorRT:
         module.NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", flags)
         if self.streaming:
             module.IStreamWriter = _Base
+        module.IBuilderConfig = _RtxConfig if self.rtx else _Config
         if self.rtx:
             module.ComputeCapability = ComputeCapability
             module.DynamicShapesKernelSpecializationStrategy = Specialization

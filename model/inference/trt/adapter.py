@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from gr00t_model.errors import BackendError
-from gr00t_model.inference.trt.building import BuildReport, Profiles, Progress, build
+from gr00t_model.inference.trt.building import BuildReport, Profiles, Progress, build, check_target
 from gr00t_model.inference.trt.running import LoadedEngine, load
 
 # Module names, in the order of preference. TensorRT proper knows Jetson and data-centre chips.
@@ -115,6 +115,18 @@ class TensorRT:
             timing_cache=None if timing_cache is None else Path(timing_cache),
             progress=progress,
         )
+
+    def check_target(self, target: str, here: str | None) -> None:
+        """Refuse a target that nothing can be built for here, without starting CUDA or a builder.
+
+        Args:
+            target: ``current``, or ``sm89`` and the like.
+            here: the GPU at hand as ``sm87``, None without one.
+
+        Raises:
+            BackendError: with what can be built for.
+        """
+        check_target(self, target, here)
 
     def load(self, engine_path: str | os.PathLike[str], device: torch.device) -> LoadedEngine:
         """Read a plan onto `device`.

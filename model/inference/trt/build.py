@@ -92,6 +92,7 @@ def build_engine(
     output = Path(output)
     found = find_tensorrt(flavour) if library is None else library
     _check_output(output)
+    found.check_target(target, capability_name())
     progress("reading the checkpoint", 0.0)
     plan = make_plan(
         resolve(checkpoint), embodiment_tag, precision, target, calibration, num_steps, horizon, image_sizes,
@@ -129,6 +130,10 @@ def _part(progress: Progress, name: str, start: float, end: float) -> Callable[[
 def _check_output(output: Path) -> None:
     if output.exists() and not output.is_dir():
         raise BackendError(f"{output} is a file; expected a directory to write engines into")
+    if os.path.ismount(output):
+        raise BackendError(
+            f"{output} is a mount point, which cannot be replaced; choose a directory inside it"
+        )
     if output.is_dir() and any(output.iterdir()) and not (output / manifests.MANIFEST_FILE).exists():
         raise BackendError(f"{output} is not empty and holds no engines; choose another directory")
 

@@ -112,20 +112,31 @@ def _network_flags(module: Any) -> int:
     return 0 if strong is None else 1 << int(strong)
 
 
-def _set_target(library: "TensorRT", config: Any, target: str | None, here: str | None) -> str:
-    """Say for which GPU to build, and give its name for the report."""
-    can_choose = hasattr(config, "set_compute_capability") and hasattr(library.module, "ComputeCapability")
-    if target is None:
-        return "portable" if can_choose else "current"
+def check_target(library: "TensorRT", target: str, here: str | None) -> None:
+    """See `adapter.TensorRT.check_target`."""
+    chooses = _can_choose(library, getattr(library.module, "IBuilderConfig", None))
+    if target == "current" and here is None:
+        instead = "give another target, as sm89" if chooses else "run build_engine where there is one"
+        raise BackendError(f"target current is the GPU at hand, and PyTorch finds none here; {instead}")
+    _capability(library, target, here, chooses)
+
+
+def _can_choose(library: "TensorRT", config: Any) -> bool:
+    """Whether a builder's config, or its class, takes the GPU to build for."""
+    return hasattr(config, "set_compute_capability") and hasattr(library.module, "ComputeCapability")
+
+
+def _capability(library: "TensorRT", target: str, here: str | None, chooses: bool) -> Any:
+    """TensorRT's value for a target; None where it builds for the GPU at hand, without a choice."""
     if target != "current" and not re.fullmatch(r"sm\d{2,3}", target):
         raise BackendError(f"target {target!r} is not current or a compute capability such as sm89")
-    if not can_choose:
+    if not chooses:
         if target not in ("current", here):
             raise BackendError(
                 f"{library.title} builds only for the GPU it runs on{f', {here}' if here else ''}; for "
                 f"target {target} run build_engine on such a GPU, or use TensorRT-RTX"
             )
-        return "current"
+        return None
     known = library.module.ComputeCapability
     chosen = getattr(known, "CURRENT" if target == "current" else target.upper(), None)
     if chosen is None:
@@ -135,6 +146,17 @@ def _set_target(library: "TensorRT", config: Any, target: str | None, here: str 
         raise BackendError(
             f"{library.title} cannot build for target {target}; it knows {', '.join(names).lower()}"
         )
+    return chosen
+
+
+def _set_target(library: "TensorRT", config: Any, target: str | None, here: str | None) -> str:
+    """Say for which GPU to build, and give its name for the report."""
+    chooses = _can_choose(library, config)
+    if target is None:
+        return "portable" if chooses else "current"
+    chosen = _capability(library, target, here, chooses)
+    if chosen is None:
+        return "current"
     config.num_compute_capabilities = 1
     if not config.set_compute_capability(chosen, 0):
         raise BackendError(f"{library.title} cannot build for target {target}: {library.messages.reason()}")

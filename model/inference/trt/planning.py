@@ -151,5 +151,5 @@ def capability_name() -> str | None:
     """Of the GPU here, as sm89; None without one."""
     if not torch.cuda.is_available():
         return None
-    major, minor = torch.cuda.get_devicecapability_of()
+    major, minor = torch.cuda.get_device_capability()
     return f"sm{major}{minor}"

@@ -89,12 +89,11 @@ def test_tensorrt_10_3_takes_every_operator(exported):
         assert unsupported(exported[2] / f"{engine}.onnx") == []
 
 
-def test_bfloat16_keeps_statistics_and_the_sum_of_steps_in_float32(tmp_path):
-    form = support.small_form(torch.bfloat16)
-    export(form, tmp_path, shapes_of(form.config, [(56, 56)]))
+def test_bfloat16_keeps_statistics_and_the_sum_of_steps_in_float32():
+    *_, folder = support.bfloat16_export()
     for engine in ("backbone", "action"):
-        assert unsupported(tmp_path / f"{engine}.onnx") == []
-        model = onnx.load(tmp_path / f"{engine}.onnx", load_external_data=False)
+        assert unsupported(folder / f"{engine}.onnx") == []
+        model = onnx.load(folder / f"{engine}.onnx", load_external_data=False)
         types = {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
         types |= {v.name: v.type.tensor_type.elem_type for v in model.graph.output}
         for node in model.graph.node:
