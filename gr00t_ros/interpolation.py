@@ -18,6 +18,8 @@ its limits is ``motion``'s.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,10 +42,12 @@ _EXPONENTS = np.arange(6.0)
 class Curve:
     """``values`` [T, D] (any unit), step i due at ``start_ns + i * step_ns``. Immutable.
 
-    ``low`` and ``high`` [D] are limits that the curve keeps where the steps keep them.
+    ``low`` and ``high`` [D] are limits that the curve keeps where the steps keep them. The polynomials are
+    made when they are first asked for: of a flood of chunks most are never followed. Two threads that ask at
+    once make the same.
     """
 
-    __slots__ = ("_last", "_powers", "_rates", "_start_ns", "_step_ns")
+    __slots__ = ("_last", "_make", "_powers", "_rates", "_start_ns", "_step_ns")
 
     def __init__(
         self,
@@ -57,26 +61,31 @@ class Curve:
         self._start_ns, self._step_ns = start_ns, step_ns
         self._rates = _EXPONENTS[1:] * (1e9 / step_ns)
         self._last = len(values) - 1
-        powers = _powers(values, interpolation, low, high)
-        self._powers = np.ascontiguousarray(powers.transpose(1, 0, 2))  # [T, N, D]
+        if interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"interpolation is {interpolation!r}, expected one of {', '.join(INTERPOLATIONS)}"
+            )
+        self._make: Callable[[], Values] = lambda: _powers(values, interpolation, low, high)
+        self._powers: Values | None = None  # [T, N, D]
 
     def at(self, times_ns: NDArray[np.int64]) -> tuple[Values, Values]:
         """Positions and velocities per second [K, D] at K times; from the last step on, that step at rest.
         The curve begins with the first step: an earlier time counts as that."""
         places = np.minimum(np.maximum((times_ns - self._start_ns) / self._step_ns, 0.0), self._last)
         before = places.astype(np.intp)
-        order = self._powers.shape[1]
+        powers = self._powers
+        if powers is None:
+            powers = self._powers = np.ascontiguousarray(self._make().transpose(1, 0, 2))
+        order = powers.shape[1]
         basis = np.zeros((len(places), 2, order))
         basis[:, 0] = (places - before)[:, None] ** _EXPONENTS[:order]
         basis[:, 1, 1:] = basis[:, 0, :-1] * self._rates[: order - 1]
-        both = basis @ self._powers.take(before, axis=0)
+        both = basis @ powers.take(before, axis=0)
         return both[:, 0], both[:, 1]
 
 
 def _powers(values: Values, interpolation: str, low: Values | float, high: Values | float) -> Values:
     """Coefficients [N, T, D] of the powers of u in 0..1 from each step to the next; the last step stays."""
-    if interpolation not in INTERPOLATIONS:
-        raise ValueError(f"interpolation is {interpolation!r}, expected one of {', '.join(INTERPOLATIONS)}")
     order = {LINEAR: 2, CUBIC: 4, QUINTIC: 6}[interpolation]
     powers = np.zeros((order, *values.shape))
     powers[0] = values
