@@ -209,7 +209,7 @@ class TensorRTEngine:
     # ---- before and between chunks ---------------------------------------------------------------
 
     @torch.inference_mode()
-    def prepare(self, inputs: Mapping[str, Any]) -> None:
+    def prepare(self, inputs: Mapping[str, Any], *, guided: bool = False) -> None:
         """See `Engine.prepare`: a graph for every usual length of instruction. The shapes of the images are
         the engine's own."""
         self._guarded(lambda: self._prepare(inputs))
