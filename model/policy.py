@@ -226,7 +226,8 @@ class Gr00tPolicy:
         """A committed plan as ``Guidance.prefix``: normalised and unclipped, float32 [B, H, D].
 
         Args:
-            actions: ``{action key: float32 [B, T, D]}`` in the dataset's units, T up to the embodiment's steps.
+            actions: ``{action key: float32 [B, T, D]}`` in the dataset's units, T up to the embodiment's
+                steps.
             state: the observation's, against which relative keys are expressed.
 
         Raises:

@@ -64,6 +64,10 @@ def build(
     builder = _created(library, "builder", lambda: module.Builder(library.logger))
     config = builder.create_builder_config()
     built_for = _set_target(library, config, target, here)
+    # TensorRT-RTX records a run in a CUDA graph only if memory of changing size comes from the caller.
+    flag = getattr(getattr(module, "BuilderFlag", None), "REQUIRE_USER_ALLOCATION", None)
+    if flag is not None:
+        config.set_flag(flag)
     network = builder.create_network(_network_flags(module))
     # The parser owns the weights that the network refers to: it lives until the build is done.
     parser = module.OnnxParser(network, library.logger)

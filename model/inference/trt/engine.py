@@ -217,15 +217,28 @@ class TensorRTEngine:
     def _prepare(self, inputs: Mapping[str, Any]) -> None:
         _, _, needed = self._check(inputs, None, None)
         for length in self.lengths:
-            if needed <= length <= max(PREPARED_TEXT_TOKENS, needed):
-                self._add_program(length, self._record)
+            # The longest takes every other text until its own is recorded.
+            if needed <= length <= max(PREPARED_TEXT_TOKENS, needed) or length == self.lengths[-1]:
+                self._add_recorded(length)
 
     def catch_up(self) -> None:
         """See `Engine.catch_up`."""
         wanted, self._wanted = self._wanted, None
         if wanted is not None:
             with torch.inference_mode():
-                self._guarded(lambda: self._add_program(wanted, self._record))
+                self._guarded(lambda: self._add_recorded(wanted))
+
+    def _add_recorded(self, length: int) -> None:
+        """Record a length. Where that fails the engines run without, slower and as right."""
+        if self._record is not None:
+            try:
+                self._add_program(length, self._record)
+                return
+            except Exception as error:
+                text = str(error).strip().partition("\n")[0]
+                self.notes.append(f"chunks are not recorded: {type(error).__name__}: {text}")
+                self._record = None
+        self._add_program(length, None)
 
     def _add_program(self, length: int, record: Record | None) -> Program:
         """The program of a length: the one that is there, unless it lacks a recording."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gr00t_model.config import Gr00tN1d6Config
+from gr00t_model.errors import BackendError
 from gr00t_model.inference.engine import Guidance
 from gr00t_model.inference.program import Record
 from gr00t_model.inference.staging import Staging
@@ -88,6 +89,10 @@ class Program:
         }
         self._sizes: list[tuple[int, int]] = []
         self._own_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        if self._own_stream is not None:  # the buffers were cleared on another
+            self._own_stream.wait_stream(torch.cuda.current_stream(device))
+            if record is not None and not all(c.recordable(self._own_stream) for c in (self._see, self._act)):
+                raise BackendError("TensorRT says that these engines cannot be recorded in a CUDA graph")
         self._replay = self._body if record is None else record(self._body)
 
     # ---- what is recorded ------------------------------------------------------------------------

@@ -266,6 +266,11 @@ class Context:
         self.engine.library.messages.clear()
         self._demand(self._context.execute_async_v3(stream.cuda_stream), "did not run")
 
+    def recordable(self, stream: Any) -> bool:
+        """Whether a run on this stream can be captured in a CUDA graph; True where TensorRT cannot tell."""
+        tell = getattr(self._context, "is_stream_capturable", None)
+        return tell is None or bool(tell(stream.cuda_stream))
+
     def _demand(self, done: bool, what: str) -> None:
         if not done:
             raise BackendError(f"{self.engine.path.name} {what}: {self.engine.library.messages.reason()}")

@@ -157,6 +157,19 @@ def test_an_unprepared_length_is_recorded_between_two_chunks(folder, checkpoint,
     assert record.recorded == 1
 
 
+def test_engines_that_cannot_be_recorded_run_all_the_same(folder, checkpoint, form):
+    def unwilling(body):
+        raise RuntimeError("capture is not possible")
+
+    engine = open_engine(folder, checkpoint, record=unwilling)
+    given = support.observation(form.config, 9, SIZES)
+    engine.prepare(given.inputs)
+    assert engine.notes == ["chunks are not recorded: RuntimeError: capture is not possible"]
+    found = torch.from_numpy(engine.run(given.inputs, given.noise))
+    assert worst(found, support.form_actions(form, given)) < 1e-5
+    engine.catch_up()
+
+
 def test_a_plan_is_followed_and_does_not_stay(folder, checkpoint, form):
     engine = open_engine(folder, checkpoint)
     given = support.observation(form.config, 9, SIZES)
