@@ -340,10 +340,9 @@ class Planner:
 
     def _guide(self, observation: Observation) -> Guided | None:
         """How the chunk joins the plan under way. Without one, or when that fails, it stands for itself."""
-        if self._chunking is None:
-            return None
         try:
-            guided = self._chunking.guide(observation, self._now_ns())
+            chunking = self._chunking
+            guided = None if chunking is None else chunking.guide(observation, self._now_ns())
         except Exception as error:  # a chunk that does not join is better than none
             self._refusals.add("guidance", f"the chunk does not join the plan under way: {one_line(error)}")
             return None

@@ -67,6 +67,21 @@ class Shape:
     guided: bool
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What one chunk is computed from, on the CPU; shapes as `Gr00tProcessor.encode` gives them for one
+    sample."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    images: Sequence[Tensor]
+    """uint8"""
+    state: Tensor
+    noise: Tensor
+    """float32 [1, H, D]"""
+    guidance: Guidance | None
+
+
 class Program:
     """One recorded chunk."""
 
@@ -135,29 +150,13 @@ class Program:
 
     # ---- use -------------------------------------------------------------------------------------
 
-    def run(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        images: Sequence[Tensor],
-        state: Tensor,
-        noise: Tensor,
-        guidance: Guidance | None,
-    ) -> Tensor:
-        """One chunk, float32 [1, H, D] on the CPU, from uint8 images and float32 state and noise there."""
-        self._upload(input_ids, attention_mask, images, state, noise, guidance)
+    def run(self, sample: Sample) -> Tensor:
+        """One chunk, float32 [1, H, D] on the CPU."""
+        self._upload(sample)
         self._replay()
         return self._download()
 
-    def stages(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        images: Sequence[Tensor],
-        state: Tensor,
-        noise: Tensor,
-        guidance: Guidance | None,
-    ) -> dict[str, float]:
+    def stages(self, sample: Sample) -> dict[str, float]:
         """Seconds that the stages of one chunk take: backbone and action head are recorded apart for this,
         the first time."""
         if self._halves is None:
@@ -171,7 +170,7 @@ class Program:
         see_again, act_again = self._halves
         times = {}
         for name, part in (
-            ("upload", lambda: self._upload(input_ids, attention_mask, images, state, noise, guidance)),
+            ("upload", lambda: self._upload(sample)),
             ("backbone", see_again),
             ("action", act_again),
             ("download", self._download),
@@ -182,22 +181,16 @@ class Program:
             times[name] = perf_counter() - begun
         return times
 
-    def _upload(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        images: Sequence[Tensor],
-        state: Tensor,
-        noise: Tensor,
-        guidance: Guidance | None,
-    ) -> None:
+    def _upload(self, sample: Sample) -> None:
         known = self._known_prompt
-        if known is None or not all(map(torch.equal, known, (input_ids, attention_mask))):
-            self._set_prompt(input_ids, attention_mask)
-        values = {f"image_{i}": image for i, image in enumerate(images)} | {"state": state, "noise": noise}
-        if guidance is not None:
-            values["prefix"] = torch.from_numpy(guidance.prefix)
-            values["weight"] = torch.from_numpy(guidance.weight)
+        prompt = sample.input_ids, sample.attention_mask
+        if known is None or not all(map(torch.equal, known, prompt)):
+            self._set_prompt(*prompt)
+        values = {f"image_{i}": image for i, image in enumerate(sample.images)}
+        values |= {"state": sample.state, "noise": sample.noise}
+        if sample.guidance is not None:
+            values["prefix"] = torch.from_numpy(sample.guidance.prefix)
+            values["weight"] = torch.from_numpy(sample.guidance.weight)
         self._inputs.fill(values)
         self._inputs.upload()
 

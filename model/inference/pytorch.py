@@ -8,7 +8,7 @@ runs layer by layer, and its graph is recorded between two chunks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -25,7 +25,7 @@ from gr00t_model.inference.compiling import compile_layers, many_versions, plain
 from gr00t_model.inference.deployed import Context, Deployed
 from gr00t_model.inference.engine import Guidance
 from gr00t_model.inference.layout import TEXT_BUCKETS, Layout, lay_out, text_bucket
-from gr00t_model.inference.program import CudaGraphs, Program, Record, Shape
+from gr00t_model.inference.program import CudaGraphs, Program, Record, Sample, Shape
 from gr00t_model.network import inputs as checks
 from gr00t_model.pixels import pixels_to_float
 
@@ -99,7 +99,7 @@ class PyTorchEngine:
         if program is None:
             with written() if self._record is not None else nullcontext():
                 return self._layer_by_layer(checked, start, guidance).numpy()
-        return program.run(*_sample(checked), start, guidance).numpy()
+        return program.run(_sample(checked, start, guidance)).numpy()
 
     def _ready(self, shape: Shape) -> Program | None:
         """The recording for this shape, or for one with more room for text, which changes nothing but the
@@ -277,7 +277,7 @@ class PyTorchEngine:
         times = []
         for _ in range(_TRIAL_RUNS):
             begun = perf_counter()
-            actions = program.run(*_sample(checked), start, None)
+            actions = program.run(_sample(checked, start, None))
             times.append(perf_counter() - begun)
         return actions, median(times)
 
@@ -292,8 +292,7 @@ class PyTorchEngine:
         checked, start, shape = self._check(inputs, noise, guidance)
         program = None if shape is None else self._programs.get(shape)
         if program is not None:
-            stages = partial(program.stages, *_sample(checked), start, guidance)
-            return dict(self._guarded(stages))
+            return dict(self._guarded(partial(program.stages, _sample(checked, start, guidance))))
         times: dict[str, float] = {}
         begun = [perf_counter()]
 
@@ -318,5 +317,6 @@ def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
-def _sample(checked: Mapping[str, Any]) -> tuple[Tensor, Tensor, Sequence[Tensor], Tensor]:
-    return checked["input_ids"], checked["attention_mask"], checked["pixel_values"], checked["state"]
+def _sample(checked: Mapping[str, Any], start: Tensor, guidance: Guidance | None) -> Sample:
+    prompt = checked["input_ids"], checked["attention_mask"]
+    return Sample(*prompt, checked["pixel_values"], checked["state"], start, guidance)
