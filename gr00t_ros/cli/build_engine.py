@@ -71,8 +71,8 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         choices=PRECISIONS,
         default="auto",
-        help="auto: fp8 where the target has it, else int8, and bf16 without --calibration; nvfp4 is not "
-        "built yet (default: %(default)s)",
+        help="auto: fp8 where the target has it, else int8, and bf16 without --calibration; nvfp4 only for "
+        "Blackwell and Thor, compute capability 10.0 and later (default: %(default)s)",
     )
     add(
         "--target",
@@ -85,8 +85,8 @@ def _parser() -> argparse.ArgumentParser:
         "--calibration",
         type=Path,
         metavar="DATASET",
-        help="LeRobot dataset, or observations.safetensors of other engines; int8 and fp8 need it, and "
-        "the engines are verified on it",
+        help="LeRobot dataset, or observations.safetensors of other engines; int8, fp8 and nvfp4 need "
+        "it, and the engines are verified on it",
     )
     add(
         "--observations",

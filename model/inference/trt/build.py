@@ -70,8 +70,8 @@ def build_engine(
         checkpoint: in the published format, or a hub id.
         output: where the engines go.
         embodiment_tag: whose weights go in.
-        precision: bf16, fp8, int8, or auto: fp8 from compute capability 8.9, int8 below, where there are
-            observations to calibrate on; else bf16.
+        precision: bf16, fp8, int8, nvfp4 (compute capability 10.0 and later), or auto: fp8 from compute
+            capability 8.9, int8 below, where there are observations to calibrate on; else bf16.
         target: current, or the compute capability of another GPU, as sm89.
         calibration: recorded observations; also kept beside the engines for their verification.
         num_steps: denoising steps; None means the checkpoint's number.

@@ -3,7 +3,7 @@
 
 One way for every precision: the graph is exported as it is, and a `Recipe` (quantize.py) then puts explicit
 quantise/dequantise pairs around the layers it names. Only operators that TensorRT 10.3's parser knows come
-out (operators.py).
+out (operators.py), except with an NVFP4 recipe.
 
 In bfloat16 graphs, LayerNormalization says itself that its statistics are float32 (stash_type), and RMSNorm
 is spelled out in float32. Softmax is left in bfloat16 between its two products, the pattern that TensorRT

@@ -4,6 +4,8 @@
 An export is held against this list on any machine, long before a Jetson sees it. The facts are those of the
 onnx-tensorrt project: the operator table that its 10.1 release carries, and its changelog, by which neither
 10.2 nor 10.3 added or dropped an operator.
+
+NVFP4 files are exempt: they are for Blackwell, which needs TensorRT 10.8 or later, and 10.3 has no FP4.
 """
 
 import os

@@ -16,7 +16,7 @@ from gr00t_model.inference.observations import ObservationSet, synthetic
 from gr00t_model.inference.trt import manifest as manifests
 from gr00t_model.inference.trt.export import Shapes, shapes_of
 from gr00t_model.inference.trt.fingerprint import checkpoint_sha256
-from gr00t_model.inference.trt.quantize import PRECISIONS, check_target
+from gr00t_model.inference.trt.quantize import CALIBRATED, PRECISIONS, check_target
 from gr00t_model.processing import Gr00tProcessor
 
 # Changes whenever other ONNX files come out of the same checkpoint and options.
@@ -67,7 +67,7 @@ def choose_precision(requested: str, capability: int | None, calibrated: bool) -
     """
     if requested != "auto":
         check_target(requested, capability)
-        if requested in ("fp8", "int8") and not calibrated:
+        if requested in CALIBRATED and not calibrated:
             raise BackendError(
                 f"precision {requested} needs recorded observations to calibrate on; give --calibration, or "
                 "use bf16"
@@ -134,7 +134,7 @@ def make_plan(
         reason,
         target,
         (len(modality["action"].delta_indices), sum(processor.action_widths(tag).values())),
-        calibration if chosen in ("fp8", "int8") else None,
+        calibration if chosen in CALIBRATED else None,
     )
 
 

@@ -4,16 +4,22 @@
 A quantised layer's product becomes ``MatMul(DQ(Q(x)), DQ(w))`` with ``w`` stored in 8 bits, transposed as the
 product takes it: activations with one scale, weights with one (FP8) or one for each output (INT8). Which
 product belongs to which layer is in the module path that torch.onnx notes at each node.
+
+NVFP4 (nvfp4.py) is written as modelopt does: weights stay [out, in] with blocks along the input and are
+dequantised in two steps, the block scales first; activations are quantised by ``TRT_FP4DynamicQuantize``.
+Such a file needs ONNX operator set 23 and TensorRT 10.8.
 """
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from gr00t_model.errors import BackendError
+from gr00t_model.inference.trt import nvfp4
+from gr00t_model.inference.trt.operators import TRT_DOMAIN
 
 if TYPE_CHECKING:
     from gr00t_model.inference.trt.quantize import LayerScale, Recipe
@@ -21,8 +27,10 @@ if TYPE_CHECKING:
 _SCOPES = "pkg.torch.onnx.name_scopes"
 # The largest value of each type, and the type.
 _TYPES = {"fp8": (448.0, torch.float8_e4m3fn), "int8": (127.0, torch.int8)}
-# An activation that was always zero still needs a scale.
-_SMALLEST = 1e-6
+# What was always zero still needs a scale.
+_SMALLEST = nvfp4.SMALLEST
+# The first operator set with four-bit floats, and the first version of the file format.
+_NVFP4_OPSET, _NVFP4_IR = 23, 11
 
 
 def layer_of(node: Any) -> str:
@@ -47,7 +55,13 @@ def apply(recipe: "Recipe", model: Any, layers: Iterable[tuple[str, nn.Linear]])
     if strange:
         raise BackendError(f"no product of {', '.join(strange)} was found in the exported graph")
     for name, nodes in products.items():
-        _quantise(model.graph, name, nodes, wanted[name], recipe.layers[name], recipe.precision)
+        if recipe.precision == "nvfp4":
+            _quantise_nvfp4(model.graph, name, nodes, wanted[name], recipe.layers[name])
+        else:
+            _quantise(model.graph, name, nodes, wanted[name], recipe.layers[name], recipe.precision)
+    if recipe.precision == "nvfp4" and products:
+        model.graph.opset_imports.update({"": _NVFP4_OPSET, TRT_DOMAIN: 1})
+        model.ir_version = max(model.ir_version, _NVFP4_IR)
     _drop_unused(model)
     return list(products)
 
@@ -83,6 +97,95 @@ def _quantise(
         node.replace_input_with(1, weight.outputs[0])
 
 
+def _quantise_nvfp4(graph: Any, name: str, nodes: list[Any], layer: nn.Linear, scale: "LayerScale") -> None:
+    kind = layer.weight.dtype
+    weight = _nvfp4_weight(graph, nodes[0], name, layer, scale.weight)
+    step = nvfp4.global_scale(max(scale.activation, _SMALLEST))
+    given = _initializer(graph, f"{name}.input_scale", step)
+    for number, node in enumerate(nodes):
+        x, at = node.inputs[0], f"{name}.input_%s_{number}"
+        values, scales = _made(
+            graph, node, "TRT_FP4DynamicQuantize", [x, given], at % "q", (_fp4(), torch.float8_e4m3fn),
+            domain=TRT_DOMAIN, axis=-1, block_size=nvfp4.BLOCK, scale_type=int(_ir_type(torch.float8_e4m3fn)),
+        )  # fmt: skip
+        steps = _made(graph, node, "DequantizeLinear", [scales, given], at % "block_dq", (torch.float32,))[0]
+        restored = _restored(graph, node, values, steps, at % "dq")
+        values.shape = restored.shape = x.shape
+        node.replace_input_with(0, _cast(graph, node, restored, kind, at % "cast"))
+        node.replace_input_with(1, weight)
+
+
+def _nvfp4_weight(graph: Any, before: Any, name: str, layer: nn.Linear, largest: Tensor) -> Any:
+    """What a product takes: the stored weight, dequantised and transposed."""
+    import onnx_ir as ir
+
+    out, width = layer.weight.shape
+    scale = nvfp4.global_scale(largest.clamp(min=_SMALLEST))
+    blocks = (out, width // nvfp4.BLOCK)
+    stored = _lazy(
+        graph, f"{name}.weight_nvfp4", _fp4(), (out, width), lambda: nvfp4.packed(layer.weight, scale)
+    )
+    inner = _lazy(
+        graph,
+        f"{name}.block_scale",
+        _ir_type(torch.float8_e4m3fn),
+        blocks,
+        lambda: nvfp4.block_scales(layer.weight.detach().cpu(), scale),
+    )
+    outer = _initializer(graph, f"{name}.weight_scale", scale)
+    block = _made(graph, before, "DequantizeLinear", [inner, outer], f"{name}.block_dq", (torch.float32,))[0]
+    weight = _restored(graph, before, stored, block, f"{name}.weight_dq")
+    turned = _made(graph, before, "Transpose", [weight], f"{name}.weight_t", (torch.float32,), perm=(1, 0))[0]
+    for value, shape in ((block, blocks), (weight, (out, width)), (turned, (width, out))):
+        value.shape = ir.Shape(shape)
+    return _cast(graph, before, turned, layer.weight.dtype, f"{name}.weight_cast")
+
+
+def _fp4() -> Any:
+    import onnx_ir as ir
+
+    return ir.DataType.FLOAT4E2M1
+
+
+def _restored(graph: Any, before: Any, values: Any, scales: Any, name: str) -> Any:
+    """Blocks along the last dimension times their scales."""
+    return _made(
+        graph, before, "DequantizeLinear", [values, scales], name, (torch.float32,),
+        axis=-1, block_size=nvfp4.BLOCK,
+    )[0]  # fmt: skip
+
+
+def _cast(graph: Any, before: Any, value: Any, dtype: torch.dtype, name: str) -> Any:
+    if dtype == torch.float32:
+        return value
+    cast = _made(graph, before, "Cast", [value], name, (dtype,), to=int(_ir_type(dtype)))[0]
+    cast.shape = value.shape
+    return cast
+
+
+def _made(
+    graph: Any,
+    before: Any,
+    operator: str,
+    inputs: list[Any],
+    name: str,
+    types: tuple[Any, ...],
+    domain: str = "",
+    **attributes: Any,
+) -> Any:
+    """The outputs, of these types, of a new node before another."""
+    import onnx_ir as ir
+
+    listed = [
+        ir.AttrInt64s(k, v) if isinstance(v, tuple) else ir.AttrInt64(k, v) for k, v in attributes.items()
+    ]
+    node = ir.Node(domain, operator, inputs, attributes=listed, num_outputs=len(types), name=name)
+    for output, kind in zip(node.outputs, types, strict=True):
+        output.dtype = _ir_type(kind) if isinstance(kind, torch.dtype) else kind
+    graph.insert_before(before, node)
+    return node.outputs
+
+
 def quantised_weight(weight: Tensor, scale: Tensor, largest: float, dtype: torch.dtype) -> Tensor:
     """A weight [out, in] in 8 bits, transposed: [in, out]. scale [] or [out]."""
     steps = weight.detach().float().cpu() / (scale.float()[:, None] if scale.ndim else scale.float())
@@ -93,15 +196,22 @@ def quantised_weight(weight: Tensor, scale: Tensor, largest: float, dtype: torch
 def _stored_weight(
     graph: Any, name: str, layer: nn.Linear, scale: Tensor, largest: float, dtype: torch.dtype
 ) -> Any:
-    """An initializer that is computed when the file is written, so that one 8-bit copy lives at a time."""
+    shape = (layer.weight.shape[1], layer.weight.shape[0])
+    return _lazy(
+        graph, name, _ir_type(dtype), shape, lambda: quantised_weight(layer.weight, scale, largest, dtype)
+    )
+
+
+def _lazy(graph: Any, name: str, kind: Any, shape: tuple[int, ...], compute: Callable[[], Tensor]) -> Any:
+    """An initializer computed when the file is written, so that one quantised copy lives at a time."""
     import onnx_ir as ir
 
     def make() -> Any:
-        return _tensor(name, quantised_weight(layer.weight, scale, largest, dtype))
+        if kind == _fp4():
+            return ir.PackedTensor(compute().numpy(), kind, shape=shape, name=name)
+        return _tensor(name, compute())
 
-    shape = ir.Shape(tuple(reversed(layer.weight.shape)))
-    tensor = ir.LazyTensor(make, dtype=_ir_type(dtype), shape=shape, name=name)
-    return _register(graph, name, tensor)
+    return _register(graph, name, ir.LazyTensor(make, dtype=kind, shape=ir.Shape(shape), name=name))
 
 
 def _initializer(graph: Any, name: str, value: Tensor) -> Any:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which layers compute in 8 bits, and with which scales, found on recorded observations.
+"""Which layers compute in 8 or 4 bits, and with which scales, found on recorded observations.
 
 modelopt measures the largest activations and weights of a copy of the deployed form (the weights are shared)
-and imitates the 8-bit arithmetic. Everything is quantised first; where the error is too large, groups of
+and imitates the 8-bit arithmetic; NVFP4 is imitated in nvfp4.py with the same measurements, because
+modelopt's needs CUDA. Everything is quantised first; where the error is too large, groups of
 layers go back to the form's own type one after another, the one that does most harm first, and of the last
 one only as many layers as it takes. What remains is a `Recipe`: `qdq.py` writes it into the exported graph.
 
@@ -26,9 +27,12 @@ from gr00t_model.errors import BackendError
 from gr00t_model.inference.deployed import Deployed
 from gr00t_model.inference.layout import lay_out
 from gr00t_model.inference.observations import EncodedObservation
+from gr00t_model.inference.trt import nvfp4
 from gr00t_model.pixels import pixels_to_float
 
 PRECISIONS = ("bf16", "fp8", "int8", "nvfp4")
+CALIBRATED = ("fp8", "int8", "nvfp4")
+"""Those that need recorded observations."""
 # Compute capabilities: FP8 tensor cores came with Ada (8.9), NVFP4 with Blackwell (10.0); Orin is 8.7.
 SMALLEST_TARGET = {"fp8": 89, "nvfp4": 100, "int8": 72, "bf16": 80}
 MAX_ERROR = 1e-3
@@ -58,7 +62,7 @@ class LayerScale:
 
     activation: float
     weight: Tensor
-    """float32, [] for all of it or [out] for each output"""
+    """float32, [] for all of it or (int8) [out] for each output"""
 
 
 @dataclass
@@ -66,7 +70,7 @@ class Recipe:
     """What is quantised and how."""
 
     precision: str
-    """fp8 or int8"""
+    """fp8, int8 or nvfp4"""
     layers: dict[str, LayerScale]
     """by the layer's name in the deployed form; those that are not here keep their type"""
     groups: dict[str, str]
@@ -93,6 +97,17 @@ def groups_of(form: Deployed) -> dict[str, list[str]]:
     return found
 
 
+def _groups_that_fit(form: Deployed, precision: str) -> dict[str, list[str]]:
+    """The layers that this precision can compute, by group; none is empty."""
+    if precision != "nvfp4":
+        return groups_of(form)
+    fitting = {
+        group: [name for name in names if form.get_submodule(name).in_features % nvfp4.BLOCK == 0]
+        for group, names in groups_of(form).items()
+    }
+    return {group: names for group, names in fitting.items() if names}
+
+
 def check_target(precision: str, capability: int | None) -> None:
     """Refuse a precision that a GPU of this compute capability (89 for 8.9) does not compute in.
 
@@ -101,14 +116,12 @@ def check_target(precision: str, capability: int | None) -> None:
     """
     if precision not in PRECISIONS:
         raise BackendError(f"precision {precision!r} is not one of auto, {', '.join(PRECISIONS)}")
-    if precision == "nvfp4":
-        raise BackendError(
-            "precision nvfp4 is not built yet: it needs modelopt's CUDA kernels and a GPU of compute "
-            "capability 10.0 or later (Blackwell, Thor). Use fp8 there"
-        )
     if capability is not None and capability < SMALLEST_TARGET[precision]:
         smallest = SMALLEST_TARGET[precision]
-        instead = "int8" if precision == "fp8" else "a newer GPU"
+        usable = [
+            p for p in ("fp8", "int8") if precision in ("fp8", "nvfp4") and SMALLEST_TARGET[p] <= capability
+        ]
+        instead = usable[0] if usable else "a newer GPU"
         raise BackendError(
             f"precision {precision} needs compute capability {smallest // 10}.{smallest % 10} or later, the "
             f"target has {capability // 10}.{capability % 10}; use {instead}"
@@ -132,7 +145,7 @@ def quantize(
 
     Args:
         form: in the type that is not quantised, on any device; a GPU makes this quick.
-        precision: fp8 or int8.
+        precision: fp8, int8 or nvfp4. Layers whose input does not divide into nvfp4's blocks keep their type.
         observations: what to calibrate on; recorded ones, for made-up ones have other activations.
         valid: real steps and valid dimensions of a chunk, the only ones that errors are taken over; None for
             all.
@@ -141,8 +154,10 @@ def quantize(
     Raises:
         BackendError: no such precision, no observations, or modelopt is not installed.
     """
-    if precision not in ("fp8", "int8"):
-        raise BackendError(f"precision {precision!r} is not quantised by calibration; expected fp8 or int8")
+    if precision not in CALIBRATED:
+        raise BackendError(
+            f"precision {precision!r} is not quantised by calibration; expected {', '.join(CALIBRATED)}"
+        )
     if not observations:
         raise BackendError(
             f"precision {precision} needs observations to calibrate on; give some, or use bf16"
@@ -151,9 +166,9 @@ def quantize(
     with torch.inference_mode(), _Quiet():
         chunks = [_prepared(form, observation) for observation in observations]
         exact = [_moved(form, chunk, valid) for chunk in chunks]
-        clone = _imitation(form, precision, chunks)
+        groups = _groups_that_fit(form, precision)
+        clone = _imitation(form, precision, groups, chunks)
     search = _Search(clone, chunks[:SEARCH_OBSERVATIONS], exact[:SEARCH_OBSERVATIONS], valid)
-    groups = groups_of(form)
     chosen = {name for names in groups.values() for name in names}
     whole = search.error(chosen)
     progress(f"all layers {precision}: 1 - cosine {whole:.2e}, allowed {max_error:.0e}")
@@ -161,11 +176,12 @@ def quantize(
     if not whole <= max_error:
         chosen, errors = _turn_back(search, groups, max_error, progress)
     final = _Search(clone, chunks, exact, valid).error(chosen)
-    progress(f"{len(chosen)} of {sum(map(len, groups.values()))} layers {precision}: 1 - cosine {final:.2e}")
+    every = groups_of(form)
+    progress(f"{len(chosen)} of {sum(map(len, every.values()))} layers {precision}: 1 - cosine {final:.2e}")
     return Recipe(
         precision,
         {name: _scale(clone.get_submodule(name)) for name in sorted(chosen)},
-        {group: _describe(names, chosen, precision) for group, names in groups.items()},
+        {group: _describe(names, chosen, precision) for group, names in every.items()},
         final,
         errors,
     )
@@ -253,7 +269,9 @@ def _moved(form: Deployed, chunk: _Chunk, valid: tuple[int, int] | None) -> Tens
     return moved.flatten().double().cpu()
 
 
-def _imitation(form: Deployed, precision: str, chunks: Sequence[_Chunk]) -> Deployed:
+def _imitation(
+    form: Deployed, precision: str, groups: Mapping[str, list[str]], chunks: Sequence[_Chunk]
+) -> Deployed:
     """A calibrated copy that computes as the engine will; weights are the form's own."""
     try:
         import modelopt.torch.quantization as mtq
@@ -264,20 +282,24 @@ def _imitation(form: Deployed, precision: str, chunks: Sequence[_Chunk]) -> Depl
         ) from error
     kept = {id(tensor): tensor for tensor in (*form.parameters(), *form.buffers())}
     clone: Deployed = copy.deepcopy(form, dict(kept))
-    bits: Any = (4, 3) if precision == "fp8" else 8
-    outputs = None if precision == "fp8" else 0  # the axis of a weight that has a scale for each of its rows
+    # What is measured for FP8 is what NVFP4's global scales come from.
+    bits: Any = 8 if precision == "int8" else (4, 3)
+    outputs = 0 if precision == "int8" else None  # the axis of a weight that has a scale for each of its rows
     kinds = {"weight": {"num_bits": bits, "axis": outputs}, "input": {"num_bits": bits, "axis": None}}
     patterns: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
-    for names in groups_of(form).values():
-        for name in names:
-            for kind, settings in kinds.items():
-                patterns.append({"quantizer_name": f"{name}.{kind}_quantizer", "cfg": settings})
+    names = [name for group in groups.values() for name in group]
+    for name in names:
+        for kind, settings in kinds.items():
+            patterns.append({"quantizer_name": f"{name}.{kind}_quantizer", "cfg": settings})
 
     def run(module: nn.Module) -> None:
         for chunk in chunks:
             module(*chunk.arguments)
 
     mtq.quantize(clone, {"quant_cfg": patterns, "algorithm": "max"}, run)
+    for layer in map(clone.get_submodule, names if precision == "nvfp4" else ()):
+        layer.input_quantizer = nvfp4.Imitation(layer.input_quantizer.amax)
+        layer.weight_quantizer = nvfp4.Imitation(layer.weight_quantizer.amax)
     return clone
 
 

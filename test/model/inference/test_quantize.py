@@ -127,8 +127,6 @@ def test_stored_weights_are_transposed_and_within_a_step(dtype):
 def test_chips_without_the_arithmetic_are_refused_with_what_to_use():
     with pytest.raises(BackendError, match=r"fp8 needs compute capability 8\.9 .* has 8\.7; use int8"):
         check_target("fp8", 87)
-    with pytest.raises(BackendError, match="nvfp4 is not built yet"):
-        check_target("nvfp4", 120)
     with pytest.raises(BackendError, match="'fp16' is not one of"):
         check_target("fp16", 89)
     check_target("int8", 87)
