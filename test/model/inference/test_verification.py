@@ -392,8 +392,8 @@ def test_any_bias_above_its_limit_is_caught_and_named(
 @given(share=st.floats(0.0, 0.7), seed=st.integers(0, 1000))
 @example(share=0.7, seed=493)
 def test_any_error_scaled_below_the_limits_passes(share: float, seed: int) -> None:
-    """Random errors in all columns and steps, the largest of them ``share`` of its limit. (Nearer to the limits
-    the gripper's cosine may fail before its error does.)"""
+    """Random errors in all columns and steps, the largest of them ``share`` of its limit. (Nearer to the
+    limits the gripper's cosine may fail before its error does.)"""
     processor = robot()
     observations, chunks = observed(processor, seed), moving(seed)
     rng = np.random.default_rng(seed)
