@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +38,9 @@ REMEMBERED = 50
 PERCENTILE = 95.0
 # Between publishing a chunk and its first command lie the transport and, at most, one period of the executor.
 DELIVERY_S = 0.03
+# Plans remembered. A frame is older than the plan that is told when its chunk is begun, and what was
+# commanded since then stands in the plans before: a second of them, and one for each chunk in it.
+REMEMBERED_PLANS = 20
 # A status this old (s) says nothing about now: the executor publishes ten a second.
 MAX_STATUS_AGE_S = 0.5
 
@@ -149,13 +152,17 @@ class RealTimeChunking:
         self._robot, self._delta0, self._steps = robot, delta0, steps
         self._horizon, self._num_steps, self._encode = horizon, num_steps, encode
         self._lock = threading.Lock()
-        self._plan: CommittedPlan | None = None
+        self._plans: deque[CommittedPlan] = deque(maxlen=REMEMBERED_PLANS)  # the newest last
         self.latency = LatencyEstimate()
 
     def hear(self, plan: CommittedPlan | None) -> None:
         """The executor's newest plan, or None when it is not executing one."""
         with self._lock:
-            self._plan = plan
+            # Without a plan, or when the clock was set back, what was told before is void.
+            if plan is None or (self._plans and plan.said_ns < self._plans[-1].said_ns):
+                self._plans.clear()
+            if plan is not None:
+                self._plans.append(plan)
 
     def measure(self, seconds: float) -> None:
         """A chunk was published so long after its frame."""
@@ -170,20 +177,20 @@ class RealTimeChunking:
             Gr00tError: the plan cannot be encoded against the observation's state.
         """
         with self._lock:
-            plan, latency_s = self._plan, self.latency.seconds
+            plans, latency_s = list(self._plans), self.latency.seconds
+        plan = plans[-1] if plans else None
         if plan is None or latency_s is None or abs(now_ns - plan.said_ns) > MAX_STATUS_AGE_S * 1e9:
             return None
-        if set(plan.groups) != set(self._robot.action):
+        if any(set(told.groups) != set(self._robot.action) for told in plans):
             return None
         start_ns = observation.t_obs_ns + self._delta0 * self._robot.step_ns
         due = start_ns + np.arange(self._steps) * self._robot.step_ns
-        # A step before the plan's first is over; the plan's first value stands for it.
         covered = int((due <= plan.end_ns).sum())
         late = int((due <= observation.t_obs_ns + round(latency_s * 1e9)).sum())
         frozen = min(late, covered)
         if not covered or due[covered - 1] < plan.start_ns:
             return None
-        values = plan.at(due)
+        values = _told(plans, due)
         dataset = {
             key: to_dataset(values[key], [self._robot.unit(joint) for joint in group.joints])
             for key, group in self._robot.action.items()
@@ -195,3 +202,17 @@ class RealTimeChunking:
         weight[:, : self._steps] = weights(frozen, covered, self._steps)
         guidance = Guidance(np.ascontiguousarray(prefix, np.float32), weight)
         return Guided(guidance, frozen, {key: part[:frozen] for key, part in values.items()})
+
+
+def _told(plans: Sequence[CommittedPlan], due_ns: NDArray[np.int64]) -> dict[str, Values]:
+    """What was told for these times, values [n, D] by key: by the newest plan, and for the time before it by
+    those before it. Times before all of them have the first value there is."""
+    values, open_times = plans[-1].at(due_ns), due_ns < plans[-1].start_ns
+    for plan in reversed(plans[:-1]):
+        if not open_times.any():
+            break
+        told = plan.at(due_ns)
+        for key, part in values.items():
+            part[open_times] = told[key][open_times]
+        open_times &= due_ns < plan.start_ns
+    return values

@@ -100,6 +100,32 @@ def test_the_plan_is_read_between_its_steps() -> None:
         np.testing.assert_allclose(values, line(0.2 + 0.01 * 3.25, 0.01, 2)[key], atol=1e-9)
 
 
+def test_what_was_commanded_since_the_frame_is_told_by_the_plans_before() -> None:
+    """The newest plan begins where it was told; the frame is older than that."""
+    made, _ = chunking(latency_s=4.5 * STEP / 1e9)
+    made.hear(CommittedPlan(NOW - STEP, NOW - STEP, STEP, line(0.1, 0.01, 12)))
+    made.hear(CommittedPlan(NOW + STEP, NOW + STEP, STEP, line(0.5, 0.02, 12)))
+    made.hear(CommittedPlan(NOW + 3 * STEP, NOW + 3 * STEP, STEP, line(0.9, 0.03, 12)))
+    guided = made.guide(observation(), NOW + 3 * STEP)
+    assert guided is not None
+    assert guided.frozen == 5
+    for key, values in guided.kept.items():
+        offsets = np.arange(WIDTHS[key]) / 10
+        told = np.array([0.11, 0.5, 0.52, 0.9, 0.93])
+        np.testing.assert_allclose(values, told[:, None] + offsets, atol=1e-9)
+
+
+def test_nothing_of_a_plan_that_was_given_up_comes_back() -> None:
+    made, _ = chunking(latency_s=2.5 * STEP / 1e9)
+    made.hear(CommittedPlan(NOW - 5 * STEP, NOW - 5 * STEP, STEP, line(0.9, 0.0, 12)))
+    made.hear(None)
+    made.hear(plan(start_ns=NOW + STEP))
+    guided = made.guide(observation(), NOW)
+    assert guided is not None
+    for key, values in guided.kept.items():  # before the first plan there is, its first value
+        np.testing.assert_allclose(values[:2], np.repeat(line(0.2, 0.01, 1)[key], 2, axis=0))
+
+
 def test_the_first_action_step_counts_from_the_frame() -> None:
     made, _ = chunking(latency_s=2.5 * STEP / 1e9, delta0=1)
     made.hear(plan(steps=12))
