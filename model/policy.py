@@ -17,7 +17,8 @@ import numpy as np
 from gr00t_model.checkpoint import read_config, resolve
 from gr00t_model.config import Gr00tN1d6Config
 from gr00t_model.errors import CheckpointError, ConfigError, ObservationError
-from gr00t_model.inference.engine import Engine, Guidance
+from gr00t_model.inference.engine import Engine
+from gr00t_model.inference.guidance import Guidance
 from gr00t_model.inference.opening import Request, open_engine
 from gr00t_model.noise import chunk_noise
 from gr00t_model.processing import Gr00tProcessor, ModalityConfig

@@ -12,8 +12,6 @@ import torch
 
 from gr00t_model.inference.guidance import Guidance
 
-__all__ = ["Engine", "Guidance"]
-
 
 class Engine(Protocol):
     """One network on one device, ready to compute chunks."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gr00t_model.inference.deployed import Context, Deployed
-from gr00t_model.inference.engine import Guidance
+from gr00t_model.inference.guidance import Guidance
 from gr00t_model.inference.layout import Layout, lay_out
 from gr00t_model.inference.staging import Staging
 from gr00t_model.pixels import pixels_to_float

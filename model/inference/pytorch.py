@@ -23,7 +23,7 @@ from torch import Tensor
 from gr00t_model.errors import BackendError, ConfigError, EmbodimentError
 from gr00t_model.inference.compiling import compile_layers, many_versions, plain_layers, written
 from gr00t_model.inference.deployed import Context, Deployed
-from gr00t_model.inference.engine import Guidance
+from gr00t_model.inference.guidance import Guidance
 from gr00t_model.inference.layout import TEXT_BUCKETS, Layout, lay_out, text_bucket
 from gr00t_model.inference.program import CudaGraphs, Program, Record, Sample, Shape
 from gr00t_model.network import inputs as checks

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gr00t_model.checkpoint import read_config, resolve
 from gr00t_model.errors import BackendError, EmbodimentError, ObservationError
-from gr00t_model.inference.engine import Guidance
+from gr00t_model.inference.guidance import Guidance
 from gr00t_model.inference.layout import TEXT_BUCKETS
 from gr00t_model.inference.program import CudaGraphs, Record
 from gr00t_model.inference.trt.adapter import find_tensorrt

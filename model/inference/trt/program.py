@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gr00t_model.config import Gr00tN1d6Config
 from gr00t_model.errors import BackendError
-from gr00t_model.inference.engine import Guidance
+from gr00t_model.inference.guidance import Guidance
 from gr00t_model.inference.program import Record
 from gr00t_model.inference.staging import Staging
 from gr00t_model.inference.trt.manifest import Manifest

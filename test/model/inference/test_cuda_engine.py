@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gr00t_model.inference.deployed import deploy
-from gr00t_model.inference.engine import Guidance
+from gr00t_model.inference.guidance import Guidance
 from gr00t_model.inference.pytorch import PyTorchEngine
 from support_engines import CONFIG, EMBODIMENT, NETWORKS, chunk_noise, expected_actions, prompt
 

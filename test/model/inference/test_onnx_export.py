@@ -8,7 +8,7 @@ import torch
 import support_deployed as support
 from gr00t_model.errors import BackendError
 from gr00t_model.inference.deployed import deploy
-from gr00t_model.inference.engine import Guidance
+from gr00t_model.inference.guidance import Guidance
 from gr00t_model.inference.trt.export import export, linear_layers, shapes_of
 from gr00t_model.inference.trt.operators import unsupported
 from gr00t_model.inference.trt.prompt import group_images, prompt_for

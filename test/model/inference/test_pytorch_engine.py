@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from gr00t_model.errors import BackendError, ConfigError, EmbodimentError, ObservationError
 from gr00t_model.inference.deployed import deploy
-from gr00t_model.inference.engine import Guidance
+from gr00t_model.inference.guidance import Guidance
 from gr00t_model.inference.program import Shape
 from gr00t_model.inference.pytorch import MAX_PROGRAMS, PREPARED_TEXT_TOKENS, PyTorchEngine
 from support_engines import CONFIG, EMBODIMENT, NETWORKS, prompt, ragged_inputs

@@ -12,7 +12,7 @@ import support_deployed as support
 from gr00t_model.checkpoint import load_model, write_random_checkpoint
 from gr00t_model.errors import BackendError, EmbodimentError, ObservationError
 from gr00t_model.inference.deployed import deploy
-from gr00t_model.inference.engine import Guidance
+from gr00t_model.inference.guidance import Guidance
 from gr00t_model.inference.trt import manifest as manifests
 from gr00t_model.inference.trt.engine import TensorRTEngine, precision_of
 from gr00t_model.inference.trt.export import action_inputs, backbone_inputs, shapes_of
