@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from gr00t_ros import robot_fit, robot_parsing
+from gr00t_ros import robot_commands, robot_execution, robot_fit, robot_parsing
 from gr00t_ros.errors import RobotConfigError
 from gr00t_ros.robot_sections import Section, shown
 from gr00t_ros.robot_types import (
@@ -116,18 +116,18 @@ class RobotConfig:
             top.fail("step_rate", "the policy's action steps per second, at most a million")
         video = robot_parsing.read_video(top.section("video", "the cameras"))
         state = robot_parsing.read_state(top.section("state", "the state sources"))
-        action = robot_parsing.read_action(top.section("action", "the action groups"))
+        action = robot_commands.read_action(top.section("action", "the action groups"))
         commanded = tuple(joint for group in action.values() for joint in group.joints)
         known = dict.fromkeys((*commanded, *(joint for source in state.values() for joint in source.joints)))
         units = robot_parsing.read_units(top.section("units", "units by joint", required=False), known)
-        limits = robot_parsing.read_limits(top.section("limits", "limits by joint"), known, commanded)
+        limits = robot_commands.read_limits(top.section("limits", "limits by joint"), known, commanded)
         instruction = robot_parsing.read_instruction(
             top.section("instruction", "topic and default", required=False)
         )
         recording = robot_parsing.read_recording(
             top.section("recording", "recording options", required=False)
         )
-        executor = robot_parsing.read_executor(
+        executor = robot_execution.read_executor(
             top.section("executor", "executor options", required=False), state
         )
         verification = robot_parsing.read_verification(

@@ -2,44 +2,30 @@
 """From the sections of a robot YAML to the dataclasses of ``robot_types``, each value checked on the way.
 
 Used by ``robot.RobotConfig`` alone. Every refusal is a RobotConfigError that names the key path, the value
-found and what was expected. What a later version will understand (velocity, twist and pose commands) is
-refused here too: an option that is accepted and does nothing would be worse.
+found and what was expected. The sections that say what may be commanded are ``robot_commands``'s, the
+executor's is ``robot_execution``'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import NoReturn
+from collections.abc import Iterable
 
 from gr00t_ros.errors import RobotConfigError
 from gr00t_ros.robot_sections import Section
 from gr00t_ros.robot_types import (
-    BLEND,
     COMPRESSED_IMAGE,
-    CUBIC,
-    DEFAULT_BLEND_TIME,
-    DEFAULT_ENSEMBLE_DECAY,
-    DEFAULT_MAX_CHUNK_AGE,
     DEFAULT_MAX_ENGINE_ERROR,
-    DEFAULT_MAX_JOINT_STATE_AGE,
-    DEFAULT_MAX_START_AHEAD,
-    DEFAULT_MAX_TRACKING_ERROR,
     DEFAULT_STATE_MAX_AGE,
     DEFAULT_VIDEO_MAX_AGE,
     FLOAT64_MULTI_ARRAY,
     HEADER,
     IMAGE,
-    INTERPOLATIONS,
     JOINT_STATE,
-    JOINT_TRAJECTORY,
-    MERGES,
     POSE,
     RECEIVE,
     ROTATION_COLUMNS,
     ActionGroupConfig,
-    ExecutorConfig,
     InstructionConfig,
-    JointLimits,
     RecordingConfig,
     StateSource,
     VerificationConfig,
@@ -47,17 +33,7 @@ from gr00t_ros.robot_types import (
 )
 from gr00t_ros.units import JointUnit
 
-# What a checkpoint's action can be, and which of it this version turns into commands.
-REPRESENTATIONS = ("joint_position", "joint_velocity", "twist", "ee_pose", "scalar")
-SUPPORTED_REPRESENTATIONS = ("joint_position", "scalar")
-INTERFACES = (JOINT_TRAJECTORY, FLOAT64_MULTI_ARRAY, JOINT_STATE, "pose_stamped", "twist")
-SUPPORTED_INTERFACES = (JOINT_TRAJECTORY, FLOAT64_MULTI_ARRAY, JOINT_STATE)
-# A hand-over that takes longer than the age at which a chunk is refused would follow plans that are too old.
-MAX_BLEND_TIME = 1.0
-# Weights that differ by a factor of e a step leave one chunk; beyond that there is nothing to tell apart.
-MAX_ENSEMBLE_DECAY = 1.0
-
-_ENGINE_ERROR = "how far an engine may be from the float32 network, in rad, m or a scalar's own unit"
+ENGINE_ERROR = "how far an engine may be from the float32 network, in rad, m or a scalar's own unit"
 
 
 def read_keys(section: Section, what: str) -> tuple[str, ...]:
@@ -86,7 +62,7 @@ def read_video(section: Section) -> dict[str, VideoSource]:
         )
         part.done()
     section.done()
-    _refuse_shared_topic(section, sources.values(), "two cameras cannot share it")
+    refuse_shared_topic(section, sources.values(), "two cameras cannot share it")
     return sources
 
 
@@ -169,36 +145,6 @@ def _array_source(part: Section, key: str, topic: str, max_age: float) -> StateS
     )
 
 
-def read_action(section: Section) -> dict[str, ActionGroupConfig]:
-    """All action groups, in the order of ``action.keys``."""
-    groups: dict[str, ActionGroupConfig] = {}
-    owner: dict[str, str] = {}
-    for key in read_keys(section, "action"):
-        part = section.section(key, "what this action commands")
-        representation = part.text("representation", "what the values are", None, REPRESENTATIONS)
-        if representation not in SUPPORTED_REPRESENTATIONS:
-            _not_yet(part, "representation", representation, SUPPORTED_REPRESENTATIONS)
-        interface = part.text("interface", "the command interface", None, INTERFACES)
-        if interface not in SUPPORTED_INTERFACES:
-            _not_yet(part, "interface", interface, SUPPORTED_INTERFACES)
-        group = ActionGroupConfig(
-            key=key,
-            representation=representation,
-            joints=part.names("joints", "the commanded joints, in column order"),
-            interface=interface,
-            topic=part.topic("topic"),
-        )
-        part.done()
-        for joint in group.joints:
-            if joint in owner:
-                part.fail("joints", f"joints of this group alone; {joint} is commanded by {owner[joint]} too")
-            owner[joint] = key
-        groups[key] = group
-    section.done()
-    _refuse_shared_topic(section, groups.values(), "every action group has a command topic of its own")
-    return groups
-
-
 def read_units(section: Section, known: Iterable[str]) -> dict[str, JointUnit]:
     """Units by joint (or state column) name."""
     section.done(also=tuple(known))  # names that no state or action has are mostly typing mistakes
@@ -212,39 +158,6 @@ def read_units(section: Section, known: Iterable[str]) -> dict[str, JointUnit]:
         )
         part.done()
     return units
-
-
-def read_limits(section: Section, known: Iterable[str], commanded: Iterable[str]) -> dict[str, JointLimits]:
-    """Limits by joint name; every commanded joint needs them."""
-    section.done(also=tuple(known))
-    for joint in commanded:
-        if not section.has(joint):
-            section.fail(joint, "min, max and velocity: a joint without limits is not commanded")
-    limits = {}
-    for joint in section.names_given():
-        part = section.section(joint, "min, max and velocity")
-        low = part.number("min", "the lowest position in rad or m")
-        high = part.number("max", "the highest position in rad or m")
-        if not low < high:
-            part.fail("max", f"more than min, which is {low:g}")
-        velocity = part.number("velocity", "the highest speed in rad/s or m/s", above=0.0)
-        acceleration = None
-        if part.has("acceleration"):
-            acceleration = part.number(
-                "acceleration", "the highest acceleration in rad/s^2 or m/s^2", above=0.0
-            )
-        error = part.number(
-            "max_tracking_error",
-            "how far a command may be from the measured position, in rad or m",
-            DEFAULT_MAX_TRACKING_ERROR,
-            above=0.0,
-        )
-        engine_error = None
-        if part.has("max_engine_error"):
-            engine_error = part.number("max_engine_error", _ENGINE_ERROR, above=0.0)
-        part.done()
-        limits[joint] = JointLimits(low, high, velocity, acceleration, error, engine_error)
-    return limits
 
 
 def read_instruction(section: Section) -> InstructionConfig:
@@ -269,43 +182,7 @@ def read_recording(section: Section) -> RecordingConfig:
 def read_verification(section: Section) -> VerificationConfig:
     """How exact an engine must be."""
     config = VerificationConfig(
-        section.number("max_joint_error", _ENGINE_ERROR, DEFAULT_MAX_ENGINE_ERROR, above=0.0)
-    )
-    section.done()
-    return config
-
-
-def read_executor(section: Section, state: Mapping[str, StateSource]) -> ExecutorConfig:
-    """Thresholds of the executor; the topic of measured joints follows from the state section where it
-    can."""
-    measured = sorted({s.topic for s in state.values() if s.type == JOINT_STATE and s.field == "position"})
-    if not section.has("joint_state_topic") and len(measured) != 1:
-        found = ", ".join(measured) or "none"
-        section.fail(
-            "joint_state_topic",
-            f"the JointState topic that holds every commanded joint (the state section names {found})",
-        )
-    blend_time = section.number(
-        "blend_time", "the time in s in which a newer chunk takes over", DEFAULT_BLEND_TIME, above=0.0
-    )
-    if blend_time > MAX_BLEND_TIME:
-        section.fail("blend_time", f"a time of at most {MAX_BLEND_TIME:g} s: until then an older plan counts")
-    decay = section.number(
-        "ensemble_decay", "how much less a newer chunk counts, per step", DEFAULT_ENSEMBLE_DECAY
-    )
-    if abs(decay) > MAX_ENSEMBLE_DECAY:
-        section.fail("ensemble_decay", f"between -{MAX_ENSEMBLE_DECAY:g} and {MAX_ENSEMBLE_DECAY:g} per step")
-    config = ExecutorConfig(
-        joint_state_topic=section.topic("joint_state_topic", measured[0] if measured else None),
-        max_joint_state_age=section.number(
-            "max_joint_state_age", "a time in s", DEFAULT_MAX_JOINT_STATE_AGE, above=0.0
-        ),
-        max_chunk_age=section.number("max_chunk_age", "a time in s", DEFAULT_MAX_CHUNK_AGE, above=0.0),
-        max_start_ahead=section.number("max_start_ahead", "a time in s", DEFAULT_MAX_START_AHEAD, above=0.0),
-        merge=section.text("merge", "how a newer chunk takes over", BLEND, MERGES),
-        blend_time=blend_time,
-        interpolation=section.text("interpolation", "the curve between two steps", CUBIC, INTERPOLATIONS),
-        ensemble_decay=decay,
+        section.number("max_joint_error", ENGINE_ERROR, DEFAULT_MAX_ENGINE_ERROR, above=0.0)
     )
     section.done()
     return config
@@ -322,13 +199,10 @@ def _sign(part: Section) -> int:
     return int(sign)
 
 
-def _not_yet(part: Section, key: str, value: str, supported: tuple[str, ...]) -> NoReturn:
-    part.fail(key, f"one of {', '.join(supported)}; {value} is not supported yet by this version")
-
-
-def _refuse_shared_topic(
+def refuse_shared_topic(
     section: Section, users: Iterable[VideoSource] | Iterable[ActionGroupConfig], why: str
 ) -> None:
+    """Refuse two users of one topic; ``why`` says what is wrong with that."""
     seen: dict[str, str] = {}
     for user in users:
         if user.topic in seen:
