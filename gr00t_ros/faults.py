@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What was found wrong in a period, and what the robot does about it.
 
-A watchdog (``gr00t_ros.watchdogs``) says what it missed and how grave that is; the execution acts on the gravest
-of a period. Both import this and not each other.
+A watchdog (``gr00t_ros.watchdogs``) says what it missed and how grave that is; the execution acts on the
+gravest of a period. Both import this and not each other.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ __all__ = ["Fault", "Reaction"]
 
 
 class Reaction(IntEnum):
-    """What a fault makes the executor do; the higher number is the graver one."""
+    """What a fault makes the executor do; the higher number is the graver one.
 
-    #: No new motion: what is under way ends where it would have ended by itself. Goes on once the fault is over.
+    HOLD: no new motion, what is under way ends where it would have ended by itself. Goes on once the fault is
+    over. STOP: the plan is dropped and the joints are braked as fast as their limits allow. Goes on with the
+    next chunk once the fault is over. LATCH: as STOP, and stopped until ``executor/start``.
+    """
+
     HOLD = 0
-    #: The plan is dropped and the joints are braked as fast as their limits allow. Goes on with the next chunk.
     STOP = 1
-    #: As ``STOP``, and stopped until ``executor/start``.
     LATCH = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Fault:
     """One thing found wrong in one period.
 
