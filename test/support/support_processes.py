@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # Long, because CI machines are slow and shared; nothing waits this long when it works.
 TIMEOUT_S = 60.0
+# After this long a service is asked again: much longer than any answer takes that is on its way.
+ASK_AGAIN_S = 10.0
 REPO = Path(__file__).resolve().parents[2]
 
 
@@ -210,6 +212,7 @@ class RosGraph:
         self._context = rclpy.Context()
         rclpy.init(args=[], context=self._context, domain_id=domain)
         self.node = rclpy.create_node(name, context=self._context)
+        self._clients: dict[str, Any] = {}
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._running = True
@@ -251,13 +254,40 @@ class RosGraph:
         )
         return publisher
 
-    def call(self, service: str, kind: Any, request: Any = None, timeout: float = TIMEOUT_S) -> Any:
-        """The response of one service call."""
-        client = self.node.create_client(kind, service)
+    def call(
+        self,
+        service: str,
+        kind: Any,
+        request: Any = None,
+        timeout: float = TIMEOUT_S,
+        again_s: float | None = ASK_AGAIN_S,
+    ) -> Any:
+        """The response of one service call.
+
+        An answer is lost when the server has not discovered this client yet: rmw_fastrtps waits 0.1 s for
+        that, which a loaded machine exceeds. So it is asked again every ``again_s``; None asks once, for what
+        must not be done twice.
+        """
+        client = self.client(service, kind)
         assert client.wait_for_service(timeout), f"service {service} did not appear within {timeout} s"
-        future = client.call_async(request if request is not None else kind.Request())
-        self.wait_until(future.done, f"an answer of {service}", timeout)
-        return future.result()
+        end = time.monotonic() + timeout
+        while True:
+            future = client.call_async(request if request is not None else kind.Request())
+            left_s = end - time.monotonic()
+            wait_s = left_s if again_s is None else min(again_s, left_s)
+            try:
+                self.wait_until(future.done, f"an answer of {service}", wait_s)
+                return future.result()
+            except AssertionError:
+                client.remove_pending_request(future)
+                if wait_s == left_s:
+                    raise
+
+    def client(self, service: str, kind: Any) -> Any:
+        """The client of a service, made once: discovery takes its time anew for each."""
+        if service not in self._clients:
+            self._clients[service] = self.node.create_client(kind, service)
+        return self._clients[service]
 
     def now_ns(self) -> int:
         return int(self.node.get_clock().now().nanoseconds)

@@ -139,7 +139,13 @@ class NodeUnderTest:
     """A lifecycle node in a process of its own."""
 
     def __init__(self, process: NodeProcess, graph: RosGraph, name: str) -> None:
+        from lifecycle_msgs.srv import ChangeState
+
         self.process, self.graph, self.name = process, graph, name
+        # A transition is asked for once. By the time that the state is answered, which may be asked for
+        # again, the node has discovered this client as well.
+        graph.client(f"{name}/change_state", ChangeState)
+        _ = self.state
 
     def change(self, transition: str) -> bool:
         """Asks for a transition (configure, activate, deactivate, cleanup); whether it succeeded."""
@@ -148,7 +154,7 @@ class NodeUnderTest:
 
         number = getattr(Transition, f"TRANSITION_{transition.upper()}")
         request = ChangeState.Request(transition=Transition(id=number))
-        return bool(self.graph.call(f"{self.name}/change_state", ChangeState, request).success)
+        return bool(self.graph.call(f"{self.name}/change_state", ChangeState, request, again_s=None).success)
 
     @property
     def state(self) -> str:
