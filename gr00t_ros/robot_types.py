@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gr00t_ros.clockwatch import MAX_LEAP_S
+from gr00t_ros.faults import Reaction
+
 # A camera frame older than this shows another scene: six frames of a 30 Hz camera, four steps of a 20 Hz
 # policy.
 DEFAULT_VIDEO_MAX_AGE = 0.2
@@ -164,6 +167,40 @@ class RecordingConfig:
 
 
 @dataclass(frozen=True)
+class WatchdogConfig:
+    """After how many seconds a watchdog reports a fault, and what the executor does about it."""
+
+    after: float
+    reaction: Reaction
+
+
+@dataclass(frozen=True)
+class WatchdogsConfig:
+    """The executor's watchdogs. What each looks at is said in ``gr00t_ros.watchdogs``."""
+
+    # What is executed was decided on a scene of this age. The longest chunk of GR00T N1.6, 50 steps at 20 Hz,
+    # may be executed to its end and 0.5 s be spent on computing it; nothing that is older is about this
+    # scene. The motion ends where its trajectory ends by itself: the scene is old, not the plan wrong.
+    observation_age: WatchdogConfig = WatchdogConfig(3.0, Reaction.HOLD)
+    # The same time, from the arrival of the newest chunk on this machine's own clock: a policy whose stamps
+    # are wrong, or run ahead, cannot make its chunks young.
+    chunk_age: WatchdogConfig = WatchdogConfig(3.0, Reaction.HOLD)
+    # Braked at once: where the joints are is no longer known, so how far the command leads them is not either.
+    joint_state_age: WatchdogConfig = WatchdogConfig(DEFAULT_MAX_JOINT_STATE_AGE, Reaction.STOP)
+    # The policy gives a sign of life five times a second: five in a row are missed. A plan whose policy is
+    # gone is not corrected any more, but it was sound when it was sent.
+    policy_heartbeat: WatchdogConfig = WatchdogConfig(1.0, Reaction.HOLD)
+    # The default lookahead: by then the last trajectory has come to rest, so that what follows is a new
+    # motion, and is to begin with a new chunk.
+    period_overrun: WatchdogConfig = WatchdogConfig(0.2, Reaction.STOP)
+    # How far ROS time may leap ahead of monotonic time, or stand still: ClockWatch's own bounds.
+    clock: WatchdogConfig = WatchdogConfig(MAX_LEAP_S, Reaction.STOP)
+    # A controller that is restarted or switched is away for longer, a subscriber that discovery finds late is
+    # not. A plan that nobody follows must not run on: who comes back would get its middle.
+    command_subscribers: WatchdogConfig = WatchdogConfig(1.0, Reaction.STOP)
+
+
+@dataclass(frozen=True)
 class ExecutorConfig:
     """Thresholds of the chunk executor, in seconds, the topic on which it sees the measured joints, and how
     it runs between the steps of a chunk and from one chunk to the next.
@@ -180,6 +217,7 @@ class ExecutorConfig:
     blend_time: float = DEFAULT_BLEND_TIME
     interpolation: str = CUBIC
     ensemble_decay: float = DEFAULT_ENSEMBLE_DECAY
+    watchdogs: WatchdogsConfig = WatchdogsConfig()
 
 
 @dataclass(frozen=True)
