@@ -31,11 +31,12 @@ from gr00t_ros.chunk import Chunk, check_chunk
 from gr00t_ros.clockwatch import ClockWatch
 from gr00t_ros.commands import GroupCommand
 from gr00t_ros.errors import ChunkRefused, MessageError, UnsafeCommand
-from gr00t_ros.motion import GroupMotion, point_times
+from gr00t_ros.motion import point_times
+from gr00t_ros.motion_factory import motion_for
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.robot_types import RECEIVE
 from gr00t_ros.safety import SafetyFilter
-from gr00t_ros.timeline import ACTIVE, EARLY, Plan, Sample, Timeline
+from gr00t_ros.timeline import ACTIVE, EARLY, Plan, Timeline, Window
 
 # A late period may move a joint as far as two on-time ones, no further: catching up is not worth a jump.
 MAX_CATCH_UP_PERIODS = 2.0
@@ -94,7 +95,7 @@ class Execution:
         self._timeline = Timeline.of(robot, MAX_CHUNKS)
         self._filter = SafetyFilter(robot)
         self._motions = tuple(
-            GroupMotion(group, robot, self._filter, period_s=period_s, lookahead_s=lookahead_s)
+            motion_for(group, robot, self._filter, period_s=period_s, lookahead_s=lookahead_s)
             for group in robot.action.values()
         )
         self._clock = ClockWatch()
@@ -239,12 +240,12 @@ class Execution:
         problem = untrusted or self._clock.standing(now_ns, mono_ns) or self._joint_problem(now_ns)
         if problem:
             return self._suspend(problem, now_ns, mono_ns, dt, brake=True)
-        samples = self._timeline.samples([now_ns + ahead for ahead in self._times_ns])
-        if samples[0].status != ACTIVE:
-            reason = "the plan starts later" if samples[0].status == EARLY else self._no_plan
+        window = self._timeline.window([now_ns + ahead for ahead in self._times_ns])
+        if window.status != ACTIVE:
+            reason = "the plan starts later" if window.status == EARLY else self._no_plan
             return self._suspend(reason, now_ns, mono_ns, dt, brake=False)
         try:
-            commands = self._move(samples, now_ns, dt)
+            commands = self._move(window, now_ns, dt)
         except UnsafeCommand as error:
             self.stop(str(error))
             return self._hold(now_ns, mono_ns, dt, brake=True)
@@ -262,16 +263,16 @@ class Execution:
         """Joint values that were brought back inside a limit, by kind of limit."""
         return dict(self._filter.counters)
 
-    def _move(self, samples: Sequence[Sample], now_ns: int, dt: float) -> tuple[GroupCommand, ...]:
+    def _move(self, window: Window, now_ns: int, dt: float) -> tuple[GroupCommand, ...]:
         """One command for every group, along the plan and inside the limits. After UnsafeCommand nothing of
         it is kept."""
         positions = {joint: self._measured[joint][0] for joint in self._joints}
         if self._silent:
             for motion in self._motions:
                 motion.resume(positions, now_ns)
-        made = [motion.follow(samples, positions, now_ns, dt) for motion in self._motions]
+        made = [motion.follow(window, positions, now_ns, dt) for motion in self._motions]
         for motion, move in zip(self._motions, made, strict=True):
-            motion.sent(move.last)
+            motion.sent(move)
         self._silent = False
         self.counters.commands_clipped += any(move.clipped for move in made)
         return tuple(move.command for move in made)

@@ -10,17 +10,18 @@ the period took and whether the last one was a motion or a hold. A streamed posi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gr00t_ros.commands import GroupCommand, monotone_velocities, single_point
+from gr00t_ros.motion_types import Move
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.robot_types import JOINT_TRAJECTORY, ActionGroupConfig
 from gr00t_ros.safety import MIN_PERIOD, Filtered, SafetyFilter
-from gr00t_ros.timeline import ACTIVE, ENDED, Sample
+from gr00t_ros.timeline import Window
 
 Values = NDArray[np.float64]
 
@@ -102,15 +103,6 @@ class Streamed:
     velocity: Values
 
 
-@dataclass(frozen=True)
-class Move:
-    """What one group does in one period; it counts once it is handed to :meth:`GroupMotion.sent`."""
-
-    last: Sent | Streamed
-    clipped: bool
-    command: GroupCommand
-
-
 class GroupMotion:
     """One action group. Not thread safe; times are ROS time."""
 
@@ -133,6 +125,7 @@ class GroupMotion:
         self._lookahead_s = lookahead_s
         self._times_s = point_times(period_s, lookahead_s)
         self._spacing_s = float(self._times_s[1])
+        self.joints = group.joints
         self._last: Sent | Streamed | None = None
         self._left: Values | None = None  # where it was measured when the last command had been sent
 
@@ -174,28 +167,26 @@ class GroupMotion:
         if not stood or (np.abs(position - command) > self._tracking).any():
             self.forget()
 
-    def sent(self, last: Sent | Streamed) -> None:
+    def sent(self, move: Move) -> None:
         """Remembers what is commanded now."""
-        self._last, self._left = last, None
+        self._last, self._left = move.last, None
 
-    def follow(
-        self, samples: Sequence[Sample], measured: Mapping[str, float], now_ns: int, dt: float
-    ) -> Move:
-        """The next command on the way along the plan's ``samples`` (at :func:`point_times` from now), the
-        first of which is active. Raises UnsafeCommand; changes nothing."""
+    def follow(self, window: Window, measured: Mapping[str, float], now_ns: int, dt: float) -> Move:
+        """The next command on the way along the plan at :func:`point_times` from now. Raises UnsafeCommand;
+        changes nothing."""
         position = self._positions(measured)
         if self.group.interface == JOINT_TRAJECTORY:
-            return self._follow_trajectory(samples[1:], position, now_ns)
+            return self._follow_trajectory(window, position, now_ns)
         assert not isinstance(self._last, Sent)
         previous = None if self._last is None else self._last.position
         velocity = np.zeros(self.group.width) if self._last is None else self._last.velocity
-        step = self._towards(samples[0], previous, velocity, position, dt)
+        step = self._towards(window, 0, previous, velocity, position, dt)
         if dt == 0.0:  # time has not moved since the last period, so the joint keeps its speed
             step = replace(step, velocities=velocity)
         command = single_point(self.group, step.values, 0.0)
         return Move(Streamed(step.values, step.velocities), bool(step.clipped), command)
 
-    def _follow_trajectory(self, samples: Sequence[Sample], measured: Values, now_ns: int) -> Move:
+    def _follow_trajectory(self, window: Window, measured: Values, now_ns: int) -> Move:
         assert not isinstance(self._last, Streamed)
         speed = before = np.zeros(self.group.width)
         if self._last is None:
@@ -204,8 +195,8 @@ class GroupMotion:
             start, speed = self._last.at(now_ns)
             before = self._last.mean_velocity(now_ns)
         positions, velocity, clipped = [start], before, False
-        for sample in samples:
-            step = self._towards(sample, positions[-1], velocity, measured, self._spacing_s)
+        for row in range(1, len(self._times_s)):
+            step = self._towards(window, row, positions[-1], velocity, measured, self._spacing_s)
             positions.append(step.values)
             velocity, clipped = step.velocities, clipped or bool(step.clipped)
         # From the last moving point on: constant deceleration over the time that is left. Not clipped to the
@@ -221,18 +212,24 @@ class GroupMotion:
         most = np.where(slope * velocity > 0.0, 3.0 * np.abs(slope), 0.0)
         velocities[-2] = np.copysign(np.minimum(np.abs(velocity), most), velocity)
         last = Sent(now_ns, due, path, velocities, before, self._spacing_s)
-        return Move(last, clipped, GroupCommand(self.group, path[1:], velocities[1:], due[1:]))
+        begin = None if self._last is None else (start, speed)
+        return Move(last, clipped, GroupCommand(self.group, path[1:], velocities[1:], due[1:], begin))
 
     def _towards(
-        self, sample: Sample, previous: Values | None, velocity: Values, measured: Values, dt: float
+        self,
+        window: Window,
+        row: int,
+        previous: Values | None,
+        velocity: Values,
+        measured: Values,
+        dt: float,
     ) -> Filtered:
-        joints = self.group.joints
-        target, target_velocity = _target(sample, self.group.key, previous)
+        joints, key = self.group.joints, self.group.key
+        target, target_velocity = window.values[key][row], window.velocities[key][row]
         step = self._filter.apply(joints, target, previous, measured, dt)
         bound = self._acceleration * max(dt, MIN_PERIOD) + 1e-9
         sharp = np.abs(step.velocities - velocity) > bound
-        if target_velocity is not None:
-            sharp |= np.abs(target_velocity - step.velocities) > bound
+        sharp |= np.abs(target_velocity - step.velocities) > bound
         if step.clipped or sharp.any():
             # A plan that keeps the limits is executed to the letter. What would accelerate too much is
             # smoothed, and so is the way back to a plan that was out of reach: it must not overshoot.
@@ -267,7 +264,8 @@ class GroupMotion:
             self._last = self._braked(self._last, now_ns)
         # Not sooner than half the lookahead: a message that is under way for a while must not be past.
         positions, velocities, due = self._last.ahead(now_ns, self._lookahead_s / 2.0)
-        return GroupCommand(self.group, positions, velocities, due)
+        begin = self._last.at(now_ns) if now_ns < self._last.end_ns else None
+        return GroupCommand(self.group, positions, velocities, due, begin)
 
     def _braked(self, last: Sent, now_ns: int) -> Sent:
         position, velocity = last.at(now_ns)
@@ -292,14 +290,3 @@ def point_times(period_s: float, lookahead_s: float) -> Values:
     spacing_s = max(period_s, lookahead_s / 2.0 / MOVING_POINTS)
     points = max(1, int(lookahead_s / 2.0 / spacing_s + 1e-9))
     return np.arange(points + 1, dtype=np.float64) * spacing_s
-
-
-def _target(sample: Sample, key: str, previous: Values | None) -> tuple[Values, Values | None]:
-    """Where the plan wants a group, and how fast that place moves: its last step once it has ended,
-    ``previous`` in a gap."""
-    if sample.status == ACTIVE:
-        return sample.values[key], sample.velocities[key]
-    if sample.status == ENDED and sample.chunk is not None:
-        return next(group.values[-1] for group in sample.chunk.groups if group.key == key), None
-    assert previous is not None, "the first sample of a move is active"
-    return previous, None

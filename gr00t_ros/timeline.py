@@ -80,6 +80,23 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Window:
+    """The plan at K times in rising order, ``times_s`` [K] from the first. ``values`` and ``velocities`` are
+    SI (velocities per second), float64 [K, D] by group key, and empty unless ``status``, that of the first
+    time, is ``active``. After the plan's end, and in a gap, the last step before it stands.
+
+    ``pace`` [K] is the speed at which the plan is followed, 1 but near its end, where it goes to 0. In
+    ``velocities`` it is contained; values that are velocities themselves are to be multiplied by it.
+    """
+
+    status: str
+    times_s: Values
+    values: Mapping[str, Values] = field(default_factory=dict)
+    velocities: Mapping[str, Values] = field(default_factory=dict)
+    pace: Values = field(default_factory=lambda: np.zeros(0))
+
+
+@dataclass(frozen=True)
 class Plan:
     """The committed plan: step i of every group is due at ``start_ns + i * step_ns``; values float64 [T, D],
     SI."""
@@ -219,6 +236,29 @@ class Timeline:
             else:
                 samples.extend([Sample(status)] * len(times))
         return samples
+
+    def window(self, times_ns: Sequence[int]) -> Window:
+        """The plan at some times in rising order, as it is followed."""
+        samples = self.samples(times_ns)
+        times_s = np.subtract(times_ns, times_ns[0]) / 1e9
+        if samples[0].status != ACTIVE:
+            return Window(samples[0].status, times_s)
+        values: dict[str, Values] = {}
+        velocities: dict[str, Values] = {}
+        for key, first in samples[0].values.items():
+            positions, rates = [first], [samples[0].velocities[key]]
+            for sample in samples[1:]:
+                if sample.status == ACTIVE:
+                    positions.append(sample.values[key])
+                    rates.append(sample.velocities[key])
+                else:
+                    stands = positions[-1]
+                    if sample.chunk is not None:
+                        stands = next(group.values[-1] for group in sample.chunk.groups if group.key == key)
+                    positions.append(stands)
+                    rates.append(np.zeros_like(stands))
+            values[key], velocities[key] = np.stack(positions), np.stack(rates)
+        return Window(ACTIVE, times_s, values, velocities, np.ones(len(times_ns)))
 
     def plan(self, t_ns: int) -> Plan | None:
         """What is committed from ``t_ns`` on, on the time grid of the newest chunk; None when nothing is

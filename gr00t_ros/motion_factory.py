@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which motion moves an action group: it follows from what the group's values are."""
+
+from __future__ import annotations
+
+from gr00t_ros.motion import GroupMotion
+from gr00t_ros.motion_types import Motion
+from gr00t_ros.robot import RobotConfig
+from gr00t_ros.robot_types import ActionGroupConfig
+from gr00t_ros.safety import SafetyFilter
+
+
+def motion_for(
+    group: ActionGroupConfig, robot: RobotConfig, safety: SafetyFilter, *, period_s: float, lookahead_s: float
+) -> Motion:
+    """A command every ``period_s``; whoever interpolates is at rest ``lookahead_s`` after the last one."""
+    return GroupMotion(group, robot, safety, period_s=period_s, lookahead_s=lookahead_s)

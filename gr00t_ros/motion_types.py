@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``execution`` asks of an action group, whatever the group commands: joints, speeds or a pose.
+
+One :class:`Motion` a group, made by ``motion_factory.motion_for``. ``execution`` decides whether the plan is
+followed or what is under way ends; a motion knows how its own kind of group does that inside its limits, and
+what holding means for it: the last commanded position, or the speed zero. No ROS types, no threads; times are
+ROS time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gr00t_ros.commands import GroupCommand
+from gr00t_ros.robot_types import ActionGroupConfig
+from gr00t_ros.timeline import Window
+
+
+@dataclass(frozen=True)
+class Move:
+    """What one group does in one period; it counts once it is handed to :meth:`Motion.sent`, whose own
+    ``last`` is."""
+
+    last: Any
+    clipped: bool
+    command: GroupCommand
+
+
+class Motion(Protocol):
+    """One action group. Not thread safe.
+
+    ``measured`` is positions (rad, m) by joint name, finite; it holds at least ``joints``.
+    """
+
+    @property
+    def group(self) -> ActionGroupConfig:
+        """What is commanded."""
+        ...
+
+    @property
+    def joints(self) -> tuple[str, ...]:
+        """The joints that must have been measured lately for this group to move; none for a speed of the
+        tool."""
+        ...
+
+    @property
+    def begun(self) -> bool:
+        """Whether the last command of this group is known; before that there is nothing to hold."""
+        ...
+
+    def forget(self) -> None:
+        """The next motion starts where the robot is measured."""
+        ...
+
+    def shift(self, by_ns: int) -> None:
+        """ROS time jumped: what was sent is now dated ``by_ns`` later."""
+        ...
+
+    def leave(self, measured: Mapping[str, float]) -> None:
+        """Nothing is sent from here on, and others may move the robot."""
+        ...
+
+    def resume(self, measured: Mapping[str, float], now_ns: int) -> None:
+        """The plan is followed from now on, and was not a period ago: go over to it smoothly from what is
+        under way, or from where the robot is measured at the first motion and where somebody moved it after
+        :meth:`leave`."""
+        ...
+
+    def follow(self, window: Window, measured: Mapping[str, float], now_ns: int, dt: float) -> Move:
+        """The next command on the way along the plan; ``dt`` (s) has passed since the last one. Raises
+        UnsafeCommand; changes nothing."""
+        ...
+
+    def sent(self, move: Move) -> None:
+        """Remembers ``move`` as what is commanded now."""
+        ...
+
+    def hold(self, now_ns: int, dt: float, *, brake: bool) -> GroupCommand:
+        """What ends the motion, and then keeps its end: where it would have ended by itself, or with
+        ``brake`` as soon as the limits allow. Asked only when ``begun``."""
+        ...
