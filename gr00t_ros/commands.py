@@ -20,12 +20,17 @@ class GroupCommand:
     is due, in seconds from now [P].
 
     Streaming interfaces get one point, due now. A trajectory gets several and always ends at rest.
+
+    ``begin`` is where its controller stands now, position and velocity [D], while it is under way: a
+    trajectory that says so is followed by its stamps alone. Without, joint_trajectory_controller goes to the
+    first point from a state that is one of its updates off, at every message.
     """
 
     group: ActionGroupConfig
     positions: NDArray[np.float64]
     velocities: NDArray[np.float64]
     times_s: NDArray[np.float64]
+    begin: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
 
 def single_point(group: ActionGroupConfig, position: NDArray[np.float64], due_s: float) -> GroupCommand:

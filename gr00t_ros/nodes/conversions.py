@@ -148,15 +148,16 @@ def command_msg(command: GroupCommand, now_ns: int) -> JointTrajectory | Float64
         state = JointState(name=joints, position=command.positions[0].tolist())
         state.header.stamp = time_msg(now_ns)
         return state
+    due = list(zip(command.positions, command.velocities, command.times_s, strict=True))
+    if command.begin is not None:
+        due.insert(0, (*command.begin, 0.0))
     points = [
         JointTrajectoryPoint(
             positions=position.tolist(),
             velocities=velocity.tolist(),
             time_from_start=duration_msg(round(due_s * NS_PER_S)),
         )
-        for position, velocity, due_s in zip(
-            command.positions, command.velocities, command.times_s, strict=True
-        )
+        for position, velocity, due_s in due
     ]
     trajectory = JointTrajectory(joint_names=joints, points=points)
     trajectory.header.stamp = time_msg(now_ns)

@@ -85,6 +85,18 @@ def test_a_trajectory_message_names_its_joints_and_times() -> None:
     assert list(message.points[2].velocities) == [-4.0, -5.0]
 
 
+def test_a_trajectory_that_is_under_way_begins_where_its_controller_stands() -> None:
+    from gr00t_ros.nodes.conversions import command_msg, nanoseconds
+
+    under_way = replace(
+        command("arm", "joint_trajectory", 2), begin=(np.array([0.5, 0.6]), np.array([1.0, 2.0]))
+    )
+    message = command_msg(under_way, T)
+    assert [nanoseconds(point.time_from_start) for point in message.points] == [0, 20_000_000, 40_000_000]
+    assert list(message.points[0].positions) == [0.5, 0.6]
+    assert list(message.points[0].velocities) == [1.0, 2.0]
+
+
 def test_an_array_message_holds_the_joints_in_order() -> None:
     from gr00t_ros.nodes.conversions import command_msg
 
