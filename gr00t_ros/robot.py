@@ -18,14 +18,16 @@ from typing import Any
 
 import yaml
 
-from gr00t_ros import robot_commands, robot_execution, robot_fit, robot_parsing
+from gr00t_ros import robot_commands, robot_execution, robot_fit, robot_limits, robot_parsing
 from gr00t_ros.errors import RobotConfigError
 from gr00t_ros.robot_sections import Section, shown
 from gr00t_ros.robot_types import (
     HEADER,
     MESSAGE_TYPES,
+    POSE,
     ActionGroupConfig,
     ExecutorConfig,
+    GroupLimits,
     InstructionConfig,
     JointLimits,
     RecordingConfig,
@@ -34,7 +36,7 @@ from gr00t_ros.robot_types import (
     VerificationConfig,
     VideoSource,
 )
-from gr00t_ros.units import SI, JointUnit
+from gr00t_ros.units import SI, JointUnit, refuse_units
 
 __all__ = [
     "ActionGroupConfig",
@@ -57,6 +59,7 @@ class RobotConfig:
 
     ``video``, ``state`` and ``action`` are keyed by the checkpoint's modality keys and iterate in the YAML's
     order. ``units`` holds only the joints that the YAML names; ``unit`` answers for every joint.
+    ``limits`` are by joint, ``group_limits`` those of twists and poses by action key.
     """
 
     name: str
@@ -67,6 +70,7 @@ class RobotConfig:
     action: Mapping[str, ActionGroupConfig]
     units: Mapping[str, JointUnit]
     limits: Mapping[str, JointLimits]
+    group_limits: Mapping[str, GroupLimits]
     instruction: InstructionConfig
     recording: RecordingConfig
     executor: ExecutorConfig
@@ -116,11 +120,16 @@ class RobotConfig:
             top.fail("step_rate", "the policy's action steps per second, at most a million")
         video = robot_parsing.read_video(top.section("video", "the cameras"))
         state = robot_parsing.read_state(top.section("state", "the state sources"))
-        action = robot_commands.read_action(top.section("action", "the action groups"))
-        commanded = tuple(joint for group in action.values() for joint in group.joints)
-        known = dict.fromkeys((*commanded, *(joint for source in state.values() for joint in source.joints)))
-        units = robot_parsing.read_units(top.section("units", "units by joint", required=False), known)
-        limits = robot_commands.read_limits(top.section("limits", "limits by joint"), known, commanded)
+        action = robot_commands.read_action(top.section("action", "the action groups"), state)
+        columns = (name for part in (*action.values(), *state.values()) for name in part.unit_names)
+        known = dict.fromkeys(columns)
+        units_section = top.section("units", "units by joint", required=False)
+        units = robot_parsing.read_units(units_section, known)
+        refuse_units(units, action.values(), units_section.path)
+        joints = (joint for part in (*action.values(), *state.values()) for joint in part.joints)
+        limits, group_limits = robot_limits.read_limits(
+            top.section("limits", "limits by joint"), dict.fromkeys(joints), action
+        )
         instruction = robot_parsing.read_instruction(
             top.section("instruction", "topic and default", required=False)
         )
@@ -143,6 +152,7 @@ class RobotConfig:
             action=MappingProxyType(action),
             units=MappingProxyType(units),
             limits=MappingProxyType(limits),
+            group_limits=MappingProxyType(group_limits),
             instruction=instruction,
             recording=recording,
             executor=executor,
@@ -156,7 +166,7 @@ class RobotConfig:
 
     @property
     def joints(self) -> tuple[str, ...]:
-        """All commanded joints, group by group."""
+        """All commanded joints, group by group. Twists and poses command none."""
         return tuple(joint for group in self.action.values() for joint in group.joints)
 
     @property
@@ -232,6 +242,15 @@ class RobotConfig:
                     f"robot.{path}.topic: found {topic!r} for {kind}, which robot.{first} reads as "
                     f"{first_kind}, expected a topic of its own"
                 )
+        for group in self.action.values():
+            if group.measured_topic:
+                path, kind = f"action.{group.key}", MESSAGE_TYPES[POSE]
+                first, first_kind = kinds.setdefault(group.measured_topic, (path, kind))
+                if kind != first_kind:
+                    raise RobotConfigError(
+                        f"robot.{path}.measured_topic: found {group.measured_topic!r} for {kind}, which "
+                        f"robot.{first} reads as {first_kind}, expected a topic of its own"
+                    )
         for spec in self.command_topics:
             if spec.topic in kinds or spec.topic == self.executor.joint_state_topic:
                 reader = kinds.get(spec.topic, ("executor.joint_state_topic",))[0]

@@ -117,6 +117,14 @@ class Section:
             self.fail(key, f"{expected} (a whole number, at least {minimum})")
         return int(value)
 
+    def flag(self, key: str, expected: str, default: bool) -> bool:
+        """true or false."""
+        self._taken.add(key)
+        value = self._values.get(key, default)
+        if not isinstance(value, bool):
+            self.fail(key, f"{expected} (true or false)")
+        return value
+
     def items(self, key: str, expected: str) -> list[Any]:
         """A list with at least one entry."""
         self._taken.add(key)

@@ -15,6 +15,9 @@ from gr00t_ros.faults import Reaction
 # A camera frame older than this shows another scene: six frames of a 30 Hz camera, four steps of a 20 Hz
 # policy.
 DEFAULT_VIDEO_MAX_AGE = 0.2
+# A camera whose pixels have not changed at all for this long is taken for frozen: 30 frames of a 30 Hz
+# camera. A sensor's noise changes some in every frame.
+DEFAULT_FROZEN_AFTER = 1.0
 # Joint states come at 50 Hz or more from any controller manager: five missed messages.
 DEFAULT_STATE_MAX_AGE = 0.1
 # The executor holds when measured joints are older than this: ten missed messages at 50 Hz, and still short
@@ -37,6 +40,13 @@ DEFAULT_ENSEMBLE_DECAY = 0.01
 # the lag of a soft position controller, too little for an arm that is blocked to wind up far behind its
 # obstacle.
 DEFAULT_MAX_TRACKING_ERROR = 0.5
+# m and rad. A commanded pose may lead the measured one by this much: at 0.25 m/s and 1 rad/s, what a
+# Cartesian controller moves in 0.4 s, which is more than one lags.
+DEFAULT_MAX_DISTANCE = 0.1
+DEFAULT_MAX_ANGLE = 0.4
+# s. The longest time for which a controller may go on with the last velocity after the executor died: at 0.5
+# m/s a base then rolls half a metre.
+MAX_DOWNSTREAM_TIMEOUT = 1.0
 # rad (m for sliding joints, its own unit for a scalar). How far an engine's action may be from that of the
 # float32 network before the engine is refused: 0.03 rad move the end of a 0.5 m arm by 15 mm.
 DEFAULT_MAX_ENGINE_ERROR = 0.03
@@ -47,6 +57,18 @@ JOINT_STATE = "joint_state"
 FLOAT64_MULTI_ARRAY = "float64_multi_array"
 POSE = "pose"
 JOINT_TRAJECTORY = "joint_trajectory"
+POSE_STAMPED = "pose_stamped"
+TWIST_STAMPED = "twist_stamped"
+
+# What the values of an action group are; TWIST is the name of an interface too.
+JOINT_POSITION = "joint_position"
+JOINT_VELOCITY = "joint_velocity"
+TWIST = "twist"
+EE_POSE = "ee_pose"
+SCALAR = "scalar"
+REPRESENTATIONS = (JOINT_POSITION, JOINT_VELOCITY, TWIST, EE_POSE, SCALAR)
+# A velocity has no end of its own: whoever receives it goes on until told otherwise.
+VELOCITIES = (JOINT_VELOCITY, TWIST)
 
 REPLACE = "replace"
 BLEND = "blend"
@@ -58,6 +80,12 @@ CUBIC = "cubic"
 QUINTIC = "quintic"
 INTERPOLATIONS = (LINEAR, CUBIC, QUINTIC)
 
+# What is done about a frozen camera. To stop is no default: a simulated camera in front of a robot that holds
+# still looks frozen, and would then keep the robot from ever moving again.
+REPORT = "report"
+STOP = "stop"
+FROZEN_REACTIONS = (REPORT, STOP)
+
 HEADER = "header"
 RECEIVE = "receive"
 
@@ -68,6 +96,9 @@ MESSAGE_TYPES = {
     FLOAT64_MULTI_ARRAY: "std_msgs/msg/Float64MultiArray",
     POSE: "geometry_msgs/msg/PoseStamped",
     JOINT_TRAJECTORY: "trajectory_msgs/msg/JointTrajectory",
+    POSE_STAMPED: "geometry_msgs/msg/PoseStamped",
+    TWIST: "geometry_msgs/msg/Twist",
+    TWIST_STAMPED: "geometry_msgs/msg/TwistStamped",
     "string": "std_msgs/msg/String",
 }
 
@@ -77,17 +108,31 @@ ROTATION_COLUMNS = {
     "rot6d": ("r11", "r12", "r13", "r21", "r22", "r23"),
     "rotvec": ("rx", "ry", "rz"),
 }
+QUATERNION = "quaternion"
+POSITION_COLUMNS = ("x", "y", "z")
+# Columns of a pose in a chunk: there a rotation is always a quaternion.
+POSE_COLUMNS = (*POSITION_COLUMNS, *ROTATION_COLUMNS[QUATERNION])
+# Columns that a twist may have, as in geometry_msgs/Twist: m/s and rad/s.
+LINEAR_COLUMNS = ("linear_x", "linear_y", "linear_z")
+ANGULAR_COLUMNS = ("angular_x", "angular_y", "angular_z")
+TWIST_COLUMNS = (*LINEAR_COLUMNS, *ANGULAR_COLUMNS)
 
 
 @dataclass(frozen=True)
 class VideoSource:
-    """One camera: the topic that feeds one video key of the checkpoint."""
+    """One camera: the topic that feeds one video key of the checkpoint.
+
+    Pixels that have not changed for ``frozen_after`` s (0: never looked at) are reported, and with
+    ``frozen_reaction`` stop not used.
+    """
 
     key: str
     topic: str
     type: str = IMAGE
     max_age: float = DEFAULT_VIDEO_MAX_AGE
     stamp: str = HEADER
+    frozen_after: float = DEFAULT_FROZEN_AFTER
+    frozen_reaction: str = REPORT
 
 
 @dataclass(frozen=True)
@@ -113,20 +158,9 @@ class StateSource:
     stamp: str = HEADER
 
     @property
-    def width(self) -> int:
-        """Number of columns."""
-        return len(self.joints)
-
-
-@dataclass(frozen=True)
-class ActionGroupConfig:
-    """One action key: what its columns command, and through which interface and topic."""
-
-    key: str
-    representation: str
-    joints: tuple[str, ...]
-    interface: str
-    topic: str
+    def unit_names(self) -> tuple[str, ...]:
+        """What the units of a robot YAML call the columns."""
+        return self.joints
 
     @property
     def width(self) -> int:
@@ -135,12 +169,64 @@ class ActionGroupConfig:
 
 
 @dataclass(frozen=True)
+class ActionGroupConfig:
+    """One action key: what its columns command, and through which interface and topic.
+
+    ``joints`` are the joints that it commands, in column order; twists and poses have none. ``twist`` are a
+    twist's columns, in order. ``rotation`` is how the checkpoint has a pose's rotation. ``frame_id`` is the
+    frame that poses and twists are expressed in, ``child_frame`` the one that moves; both may be empty for a
+    twist.
+
+    ``downstream_timeout`` (s) is after what time without commands the receiver of velocities stops by itself,
+    0 for all others. ``measured_topic`` is the PoseStamped topic that says where a pose group is,
+    ``measured_stamp`` which time counts for it, ``header`` or ``receive``.
+    """
+
+    key: str
+    representation: str
+    joints: tuple[str, ...]
+    interface: str
+    topic: str
+    twist: tuple[str, ...] = ()
+    rotation: str = QUATERNION
+    frame_id: str = ""
+    child_frame: str = ""
+    downstream_timeout: float = 0.0
+    measured_topic: str = ""
+    measured_stamp: str = HEADER
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns as the checkpoint has them: joints, ``linear_x``..., or x, y, z and the rotation's."""
+        if self.representation == EE_POSE:
+            return (*POSITION_COLUMNS, *ROTATION_COLUMNS[self.rotation])
+        return self.twist or self.joints
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns in a chunk: as ``columns``, but a rotation is a quaternion (x, y, z, w)."""
+        return POSE_COLUMNS if self.representation == EE_POSE else self.columns
+
+    @property
+    def unit_names(self) -> tuple[str, ...]:
+        """What the robot YAML calls the columns where a name must be the robot's only one: joints, and
+        ``<key>_x`` and so on for twists and poses."""
+        return self.joints or tuple(f"{self.key}_{column}" for column in self.columns)
+
+    @property
+    def width(self) -> int:
+        """Number of the checkpoint's columns."""
+        return len(self.columns)
+
+
+@dataclass(frozen=True)
 class JointLimits:
     """What one joint may be commanded: rad, rad/s, rad/s^2 (m for sliding joints).
 
-    ``acceleration`` is None where the YAML gives none: velocity may then change at once.
-    ``max_tracking_error`` is how far a command may be from the measured position. ``max_engine_error`` is how
-    far an engine's action may be from the float32 network's, None where the robot's common value holds.
+    ``acceleration`` is None where the YAML gives none: velocity may then change at once. ``min`` and ``max``
+    are infinite for a wheel, which is commanded by velocity and turns without end. ``max_tracking_error`` is
+    how far a command may be from the measured position. ``max_engine_error`` is how far an engine's action
+    may be from the float32 network's, None where the robot's common value holds.
     """
 
     min: float
@@ -149,6 +235,43 @@ class JointLimits:
     acceleration: float | None = None
     max_tracking_error: float = DEFAULT_MAX_TRACKING_ERROR
     max_engine_error: float | None = None
+
+
+@dataclass(frozen=True)
+class TwistLimits:
+    """What a twist may be: lengths of its linear part (m/s, m/s^2) and of its angular part (rad/s, rad/s^2).
+
+    0 for a part that it does not have. ``max_engine_error`` as for joints, in m/s and rad/s.
+    """
+
+    linear_velocity: float = 0.0
+    linear_acceleration: float = 0.0
+    angular_velocity: float = 0.0
+    angular_acceleration: float = 0.0
+    max_engine_error: float | None = None
+
+
+@dataclass(frozen=True)
+class PoseLimits:
+    """What a pose may be: a box for its position (``min``, ``max``: x, y, z in m, in the group's frame),
+    lengths of its velocities and accelerations (m, rad, s), and how far it may be from the measured pose (m,
+    rad).
+
+    ``max_engine_error`` as for joints, in m for the position and rad for the rotation.
+    """
+
+    min: tuple[float, float, float]
+    max: tuple[float, float, float]
+    linear_velocity: float
+    linear_acceleration: float
+    angular_velocity: float
+    angular_acceleration: float
+    max_distance: float = DEFAULT_MAX_DISTANCE
+    max_angle: float = DEFAULT_MAX_ANGLE
+    max_engine_error: float | None = None
+
+
+GroupLimits = TwistLimits | PoseLimits
 
 
 @dataclass(frozen=True)
@@ -185,7 +308,8 @@ class WatchdogsConfig:
     # The same time, from the arrival of the newest chunk on this machine's own clock: a policy whose stamps
     # are wrong, or run ahead, cannot make its chunks young.
     chunk_age: WatchdogConfig = WatchdogConfig(3.0, Reaction.HOLD)
-    # Braked at once: where the joints are is no longer known, so how far the command leads them is not either.
+    # Braked at once: where the joints are is no longer known, so how far the command leads them is not
+    # either.
     joint_state_age: WatchdogConfig = WatchdogConfig(DEFAULT_MAX_JOINT_STATE_AGE, Reaction.STOP)
     # The policy gives a sign of life five times a second: five in a row are missed. A plan whose policy is
     # gone is not corrected any more, but it was sound when it was sent.

@@ -8,11 +8,14 @@ so the two directions cannot drift apart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from gr00t_ros.errors import RobotConfigError
+from gr00t_ros.robot_types import EE_POSE, POSITION_COLUMNS, TWIST, ActionGroupConfig
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,30 @@ def _factors(units: Sequence[JointUnit]) -> tuple[NDArray[np.float64], NDArray[n
         np.array([unit.sign * unit.scale for unit in units], np.float64),
         np.array([unit.offset for unit in units], np.float64),
     )
+
+
+def rates_to_si(values: ArrayLike, units: Sequence[JointUnit]) -> NDArray[np.float64]:
+    """Dataset units per second [..., D] to SI velocities, the inverse of :func:`rates_to_dataset`."""
+    gain, _ = _factors(units)
+    return np.asarray(values, np.float64) * gain
+
+
+def refuse_units(units: Mapping[str, JointUnit], groups: Iterable[ActionGroupConfig], path: str) -> None:
+    """Refuse units that a column of a twist or a pose cannot have. ``path`` is where they stand.
+
+    Raises:
+        RobotConfigError: an offset for a velocity, or any unit for a column of a rotation.
+    """
+    for group in groups:
+        for name, column in zip(group.unit_names, group.columns, strict=True):
+            unit = units.get(name, SI)
+            if group.representation == TWIST and unit.offset != 0.0:
+                raise RobotConfigError(
+                    f"{path}.{name}.offset: found {unit.offset:g}, expected none: a velocity of zero is zero "
+                    "in every unit"
+                )
+            if group.representation == EE_POSE and column not in POSITION_COLUMNS and unit != SI:
+                raise RobotConfigError(
+                    f"{path}.{name}: found a unit, expected none: a rotation's columns ({group.rotation}) "
+                    "have a fixed meaning, a rotation vector is in rad"
+                )

@@ -179,10 +179,10 @@ def test_is_immutable() -> None:
         (
             "action.arm.representation",
             "joint_velocity",
-            "joint_velocity is not supported yet by this version",
+            "robot.action.arm.interface: found 'joint_trajectory'",
         ),
-        ("action.arm.representation", "ee_pose", "ee_pose is not supported yet by this version"),
-        ("action.arm.interface", "twist", "twist is not supported yet by this version"),
+        ("action.arm.representation", "ee_poses", "(did you mean ee_pose?)"),
+        ("action.arm.interface", "twist", "one of joint_trajectory, float64_multi_array, joint_state"),
         ("action.arm.interface", "joint_trajectorie", "(did you mean joint_trajectory?)"),
         ("action.gripper.joints", ["elbow"], "elbow is commanded by arm too"),
         ("action.gripper.topic", "/arm_controller/joint_trajectory", "has a command topic of its own"),
