@@ -23,7 +23,9 @@ class ClockWatch:
     """Compares ROS time with monotonic time from one check to the next. Not thread safe: both times are to
     be read under the caller's lock, or they come out of order."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_leap_s: float = MAX_LEAP_S, max_standstill_s: float = MAX_STANDSTILL_S) -> None:
+        """The bounds as the constants above explain them."""
+        self._max_leap_s, self._max_standstill_s = max_leap_s, max_standstill_s
         self._last: tuple[int, int] | None = None  # ROS time, monotonic time
         self._moved_ns = 0  # monotonic time at which ROS time was last seen to move
 
@@ -38,7 +40,7 @@ class ClockWatch:
         if step_s < -MAX_STEP_BACK_S:
             return f"ROS time jumped back by {-step_s:.3f} s"
         leap_s = step_s - (mono_ns - last[1]) / 1e9
-        if leap_s > MAX_LEAP_S:
+        if leap_s > self._max_leap_s:
             return f"ROS time jumped forward by {leap_s:.3f} s"
         return ""
 
@@ -47,4 +49,4 @@ class ClockWatch:
         if now_ns == 0:
             return "simulated time has not begun: nothing came on /clock"
         still_s = (mono_ns - self._moved_ns) / 1e9
-        return "ROS time stands still" if still_s > MAX_STANDSTILL_S else ""
+        return "ROS time stands still" if still_s > self._max_standstill_s else ""
