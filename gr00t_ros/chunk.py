@@ -16,11 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gr00t_ros.errors import ChunkRefused
+from gr00t_ros.group_values import from_checkpoint, to_quaternions
 from gr00t_ros.observation import MAX_INSTRUCTION_CHARS
 from gr00t_ros.robot import RobotConfig
-from gr00t_ros.robot_types import ActionGroupConfig
+from gr00t_ros.robot_types import (
+    EE_POSE,
+    POSITION_COLUMNS,
+    QUATERNION,
+    ROTATION_COLUMNS,
+    ActionGroupConfig,
+)
 from gr00t_ros.sample_buffer import FUTURE_TOLERANCE_NS
-from gr00t_ros.units import to_si
 
 # Rows of the network's table of action positions: no checkpoint can predict more steps.
 MAX_HORIZON = 1024
@@ -30,9 +36,11 @@ STEP_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class ChunkGroup:
-    """One action key over all steps: ``values`` float64 [T, D], absolute, SI; ``names`` [D] are joint names.
+    """One action key over all steps: ``values`` float64 [T, D], absolute, SI; ``names`` [D] are joints, or the
+    columns of a twist or pose.
 
-    Frames and ``rotation`` (quaternion, rot6d or rotvec) belong to poses and twists and are empty otherwise.
+    Frames belong to poses and twists, ``rotation`` to poses, and are empty otherwise. It is ``quaternion`` in
+    every chunk that the package makes or has checked; others may send ``rot6d`` or ``rotvec``.
     """
 
     key: str
@@ -102,8 +110,11 @@ def chunk_from_actions(
             values = values[0]
         if values.ndim != 2 or values.shape[1] != config.width:
             raise ChunkRefused(f"action.{key}: found shape {values.shape}, expected [1, T, {config.width}]")
-        si = to_si(values, [robot.unit(joint) for joint in config.joints])
-        groups.append(ChunkGroup(key, config.representation, config.joints, si))
+        try:
+            si = from_checkpoint(robot, config, values)
+        except ValueError as error:
+            raise ChunkRefused(f"action.{key}: {error}") from error
+        groups.append(chunk_group(config, si))
     lengths = {group.key: len(group.values) for group in groups}
     if len(set(lengths.values())) > 1:
         raise ChunkRefused(f"action: found different numbers of steps {lengths}, expected one number")
@@ -120,11 +131,26 @@ def chunk_from_actions(
     )
 
 
+def chunk_group(config: ActionGroupConfig, values: NDArray[np.float64]) -> ChunkGroup:
+    """The group ``config`` of a chunk: ``values`` [T, ``len(config.names)``], SI, rotations as quaternions."""
+    rotation = QUATERNION if config.representation == EE_POSE else ""
+    return ChunkGroup(
+        config.key,
+        config.representation,
+        config.names,
+        values,
+        frame_id=config.frame_id,
+        child_frame=config.child_frame,
+        rotation=rotation,
+    )
+
+
 def check_chunk(chunk: Chunk, robot: RobotConfig, now_ns: int, last: tuple[int, int] | None = None) -> Chunk:
     """Accept a chunk at node time ``now_ns``: returns it with groups and columns in the robot YAML's order.
 
-    ``last`` is (session, sequence) of the newest chunk accepted before. Raises ChunkRefused with the reason
-    for a chunk that is out of order, misplaced in time, too old, misshaped, not of this robot, or not finite.
+    ``last`` is (session, sequence) of the newest chunk accepted before. A chunk without groups ends the plan:
+    only its order and its time are looked at. Raises ChunkRefused with the reason for a chunk that is out of
+    order, misplaced in time, too old, misshaped, not of this robot, or not finite.
     """
     _check_order(chunk, last)
     if len(chunk.instruction) > MAX_INSTRUCTION_CHARS:
@@ -132,6 +158,9 @@ def check_chunk(chunk: Chunk, robot: RobotConfig, now_ns: int, last: tuple[int, 
             f"found an instruction of {len(chunk.instruction)} characters, expected at most "
             f"{MAX_INSTRUCTION_CHARS}"
         )
+    if not chunk.groups:
+        _check_time(chunk, robot, now_ns)
+        return chunk
     keys = [group.key for group in chunk.groups]
     if len(set(keys)) != len(keys) or set(keys) != set(robot.action):
         raise ChunkRefused(
@@ -185,7 +214,7 @@ def _check_time(chunk: Chunk, robot: RobotConfig, now_ns: int) -> None:
             f"found a start {ahead:.3f} s ahead, expected at most {robot.executor.max_start_ahead:g} s "
             "(max_start_ahead)"
         )
-    if chunk.end_ns < now_ns:
+    if chunk.groups and chunk.end_ns < now_ns:
         raise ChunkRefused(
             f"found only steps of the past, the last {(now_ns - chunk.end_ns) / 1e9:.3f} s ago"
         )
@@ -198,20 +227,48 @@ def _checked_group(group: ChunkGroup, config: ActionGroupConfig, horizon: int) -
         raise ChunkRefused(
             f"{where}: found representation {group.representation!r}, expected {config.representation!r}"
         )
-    if sorted(group.names) != sorted(config.joints):
+    names = _expected_names(group, config, where)
+    if sorted(group.names) != sorted(names):
+        what = "joints" if config.joints else "columns"
         raise ChunkRefused(
-            f"{where}: found joints {', '.join(group.names) or 'none'}, expected {', '.join(config.joints)}"
+            f"{where}: found {what} {', '.join(group.names) or 'none'}, expected {', '.join(names)}"
         )
     values = np.asarray(group.values, np.float64)
-    if values.shape != (horizon, config.width):
+    if values.shape != (horizon, len(names)):
         raise ChunkRefused(
-            f"{where}: found values of shape {values.shape}, expected ({horizon}, {config.width})"
+            f"{where}: found values of shape {values.shape}, expected ({horizon}, {len(names)})"
         )
     if not np.isfinite(values).all():
         step, column = np.argwhere(~np.isfinite(values))[0]
         raise ChunkRefused(
             f"{where}: {group.names[column]} is {values[step, column]} in step {step}, expected a number"
         )
-    if group.names != config.joints:
-        values = values[:, [group.names.index(joint) for joint in config.joints]]
-    return replace(group, names=config.joints, values=values)
+    if group.names != names:
+        values = values[:, [group.names.index(name) for name in names]]
+    if config.representation != EE_POSE:
+        return replace(group, names=names, values=values)
+    try:
+        values = to_quaternions(values, group.rotation)
+    except ValueError as error:
+        raise ChunkRefused(f"{where}: {error}") from error
+    return chunk_group(config, values)
+
+
+def _expected_names(group: ChunkGroup, config: ActionGroupConfig, where: str) -> tuple[str, ...]:
+    """The columns that a group must have; those of a pose depend on how it gives the rotation. Frames are
+    looked at too: numbers of another frame are another place."""
+    if config.joints:
+        return config.names
+    for what, found, expected in (
+        ("frame_id", group.frame_id, config.frame_id),
+        ("child_frame", group.child_frame, config.child_frame),
+    ):
+        if found != expected:
+            raise ChunkRefused(f"{where}: found {what} {found!r}, expected {expected!r}")
+    if config.representation != EE_POSE:
+        return config.names
+    if group.rotation not in ROTATION_COLUMNS:
+        raise ChunkRefused(
+            f"{where}: found rotation {group.rotation!r}, expected one of {', '.join(ROTATION_COLUMNS)}"
+        )
+    return (*POSITION_COLUMNS, *ROTATION_COLUMNS[group.rotation])

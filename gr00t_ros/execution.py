@@ -9,9 +9,10 @@ only tells when ROS time cannot be trusted.
 The rules, in the order in which they are asked:
 
 1. Stopped stays stopped until ``start``.
-2. Without a fresh measurement of every commanded joint nothing moves.
-3. Without a plan for this very moment nothing moves.
-4. What moves passes the safety filter; what the filter refuses stops the executor.
+2. With a fault nothing new moves; what else happens is the reaction of the gravest one.
+3. Without ROS time that can be trusted and a fresh measurement of every joint that is needed nothing moves.
+4. Without a plan for this very moment nothing moves.
+5. What moves passes the safety filter; what the filter refuses stops the executor.
 
 "Nothing moves" means: before the first command nothing is sent at all; afterwards what is under way comes to
 rest inside the limits and that position is sent for ``hold_s``, then nothing, so that whoever takes over the
@@ -31,6 +32,7 @@ from gr00t_ros.chunk import Chunk, check_chunk
 from gr00t_ros.clockwatch import ClockWatch
 from gr00t_ros.commands import GroupCommand
 from gr00t_ros.errors import ChunkRefused, MessageError, UnsafeCommand
+from gr00t_ros.faults import Fault, Reaction
 from gr00t_ros.motion import point_times
 from gr00t_ros.motion_factory import motion_for
 from gr00t_ros.robot import RobotConfig
@@ -86,7 +88,6 @@ class Execution:
         self.reason = "no chunk yet"
         self.accepted: tuple[int, int] | None = None  # session, sequence
         self._newest: Chunk | None = None  # the last one accepted
-        self._joints = robot.joints
         self._receive_time = robot.executor_joint_state_stamp == RECEIVE
         self._period_s = period_s
         # A hold lasts until everything has come to rest, whatever the parameter says.
@@ -98,11 +99,18 @@ class Execution:
             motion_for(group, robot, self._filter, period_s=period_s, lookahead_s=lookahead_s)
             for group in robot.action.values()
         )
-        self._clock = ClockWatch()
+        # Those that a motion starts from; a speed of the tool starts from none.
+        self._joints = tuple(joint for motion in self._motions for joint in motion.joints)
+        self._commanded = frozenset(robot.joints)
+        self._clock = _clock_watch(robot)
         self._measured: dict[str, tuple[float, int]] = {}  # joint -> position, stamp
         self._silent = False  # the hold is over: nothing is sent until the next motion
+        self.problem = ""  # what was wrong with ROS time or the measured joints in the last period
+        self._fresh = True  # the plan was not followed in the last period
         self._hold_until_ns: int | None = None
+        self._braked = False  # in this hold
         self._no_plan = self.reason
+        self._cut = False  # the plan did not run out by itself: it was taken away
         self._last_ns: int | None = None
         if not enabled:
             self.state, self.reason = State.STOPPED, "disabled until executor/start"
@@ -110,7 +118,7 @@ class Execution:
     # What comes in.
 
     def offer(self, chunk: Chunk, now_ns: int) -> None:
-        """Puts a chunk on the timeline.
+        """Puts a chunk on the timeline. One without steps ends the plan: what moves is braked and held.
 
         Raises ChunkRefused when it is stale, out of order, does not fit the robot, or execution is stopped.
         Values that are not finite also stop execution: a policy that computes them cannot be trusted with
@@ -129,10 +137,18 @@ class Execution:
         except ChunkRefused as refusal:
             self.refuse(str(refusal))
             raise
-        self._timeline.add(chunk, now_ns)
         self.accepted, self._newest = (chunk.session, chunk.sequence), chunk
         self.counters.chunks_accepted += 1
-        self._no_plan = "the plan has ended and no newer chunk has come"
+        if not chunk.horizon:
+            self._drop("the policy ended its plan")
+            return
+        self._timeline.add(chunk, now_ns)
+        self._no_plan, self._cut = "the plan has ended and no newer chunk has come", False
+
+    def _drop(self, reason: str) -> None:
+        """Takes the plan away; the next period brakes."""
+        self._timeline.clear()
+        self._no_plan, self._cut = reason, True
 
     def _lapsed(self, session: int, now_ns: int) -> bool:
         """Whether a chunk of ``session`` need not be newer than the last one: that one's plan is over, and
@@ -158,7 +174,7 @@ class Execution:
         Raises MessageError when the message is damaged, unstamped, from the future, or not finite for a
         joint that is commanded.
         """
-        if not set(names).intersection(self._joints):
+        if self._commanded.isdisjoint(names):
             return  # about another part of the robot
         try:
             if len(names) != len(positions):
@@ -173,7 +189,7 @@ class Execution:
                     f"joint states: stamped {ahead:.3f} s ahead of this clock; synchronise the clocks"
                 )
             values = dict(zip(names, positions, strict=True))
-            found = [joint for joint in self._joints if joint in values]
+            found = [joint for joint in self.robot.joints if joint in values]
             for joint in found:
                 if not math.isfinite(values[joint]):
                     raise MessageError(
@@ -192,66 +208,92 @@ class Execution:
             self.counters.stops += 1
         self.state, self.reason = State.STOPPED, reason
         self._timeline.clear()
-        self._hold_until_ns = None
+        self._hold_until_ns, self._braked = None, False
 
     def start(self) -> None:
         """Ends a stop. Nothing old is executed: a chunk that arrives from now on is the first."""
         if self.state == State.STOPPED:
             self.state = State.WAITING
-            self.reason = self._no_plan = "started, no chunk yet"
+            self.reason = "started, no chunk yet"
             self._fall_silent()
-            self._timeline.clear()
+            self._drop(self.reason)
             self.accepted = None
 
     def reset(self, reason: str) -> None:
         """Forgets plans, measurements and commands, as after a pause of unknown length. A stop stays."""
         if self.state != State.STOPPED:
             self.state, self.reason = State.WAITING, reason
-        self._no_plan = reason
-        self._timeline.clear()
+        self._drop(reason)
         self.accepted = None
         self._measured.clear()
+        self._fresh = True
         for motion in self._motions:
             motion.forget()
         self._last_ns = self._hold_until_ns = None
-        self._clock = ClockWatch()
+        self._clock = _clock_watch(self.robot)
 
     # What goes out.
 
-    def step(self, now_ns: int, mono_ns: int) -> tuple[GroupCommand, ...]:
-        """The commands of this period, possibly none. ``now_ns`` is ROS time, ``mono_ns`` monotonic time."""
+    def step(self, now_ns: int, mono_ns: int, faults: Sequence[Fault] = ()) -> tuple[GroupCommand, ...]:
+        """The commands of this period, possibly none. ``now_ns`` is ROS time, ``mono_ns`` monotonic time,
+        ``faults`` are what the watchdogs report now; the gravest decides, the first of several."""
+        dt, untrusted = self._elapse(now_ns, mono_ns)
+        problem, reaction = self._problem(untrusted, now_ns, mono_ns)
+        self.problem = problem
+        fault = max(faults, key=lambda found: found.reaction, default=None)
+        if fault is not None and fault.reaction == Reaction.LATCH and self.state != State.STOPPED:
+            self.stop(fault.reason)
+        if self.state == State.STOPPED:
+            return self._hold(now_ns, mono_ns, dt, brake=True)
+        if fault is not None and fault.reaction == Reaction.STOP:
+            self._drop(f"no chunk since: {fault.reason}")
+            return self._suspend(fault.reason, now_ns, mono_ns, dt, brake=True)
+        if problem and reaction == Reaction.LATCH and not self._fresh:
+            self.stop(problem)
+            return self._hold(now_ns, mono_ns, dt, brake=True)
+        if problem:
+            return self._suspend(problem, now_ns, mono_ns, dt, brake=True)
+        if fault is not None:
+            return self._suspend(fault.reason, now_ns, mono_ns, dt, brake=False)
+        window = self._timeline.window([now_ns + ahead for ahead in self._times_ns])
+        if window.status != ACTIVE:
+            reason = "the plan starts later" if window.status == EARLY else self._no_plan
+            return self._suspend(reason, now_ns, mono_ns, dt, brake=self._cut)
+        try:
+            commands = self._move(window, now_ns, dt)
+        except UnsafeCommand as error:
+            self.stop(str(error))
+            return self._hold(now_ns, mono_ns, dt, brake=True)
+        self.state, self.reason, self._hold_until_ns, self._braked = State.EXECUTING, "", None, False
+        self.counters.commands_sent += len(commands)
+        return commands
+
+    def _elapse(self, now_ns: int, mono_ns: int) -> tuple[float, str]:
+        """The time (s) that a motion may make up for in this period, and why ROS time jumped, or an empty
+        text."""
         elapsed_s = 0.0 if self._last_ns is None else (now_ns - self._last_ns) / 1e9
         self._last_ns = now_ns
         untrusted = self._clock.check(now_ns, mono_ns)
         if untrusted:
             # Chunks and measurements are placed by a time that no longer exists; so are sessions, which count
             # up with the clock.
-            self._timeline.clear()
+            self._drop(untrusted)
             self.accepted = None
             self._measured.clear()
-            self._no_plan = untrusted
             # What is under way goes on as if one period had passed.
             for motion in self._motions:
                 motion.shift(round((elapsed_s - self._period_s) * 1e9))
             elapsed_s = self._period_s
-        dt = min(max(elapsed_s, 0.0), MAX_CATCH_UP_PERIODS * self._period_s)
-        if self.state == State.STOPPED:
-            return self._hold(now_ns, mono_ns, dt, brake=True)
-        problem = untrusted or self._clock.standing(now_ns, mono_ns) or self._joint_problem(now_ns)
-        if problem:
-            return self._suspend(problem, now_ns, mono_ns, dt, brake=True)
-        window = self._timeline.window([now_ns + ahead for ahead in self._times_ns])
-        if window.status != ACTIVE:
-            reason = "the plan starts later" if window.status == EARLY else self._no_plan
-            return self._suspend(reason, now_ns, mono_ns, dt, brake=False)
-        try:
-            commands = self._move(window, now_ns, dt)
-        except UnsafeCommand as error:
-            self.stop(str(error))
-            return self._hold(now_ns, mono_ns, dt, brake=True)
-        self.state, self.reason, self._hold_until_ns = State.EXECUTING, "", None
-        self.counters.commands_sent += len(commands)
-        return commands
+        return min(max(elapsed_s, 0.0), MAX_CATCH_UP_PERIODS * self._period_s), untrusted
+
+    def _problem(self, untrusted: str, now_ns: int, mono_ns: int) -> tuple[str, Reaction]:
+        """Why time or measurements do not allow to move, an empty text when they do; and what is done about
+        it: braked and continued when it is over, or latched."""
+        watchdogs = self.robot.executor.watchdogs
+        clock = untrusted or self._clock.standing(now_ns, mono_ns)
+        if clock:
+            return clock, watchdogs.clock.reaction
+        return self._joint_problem(now_ns), watchdogs.joint_state_age.reaction
 
     def plan(self, now_ns: int) -> Plan | None:
         """What is committed from ``now_ns`` on, or None: what will be commanded while nothing else comes
@@ -267,13 +309,13 @@ class Execution:
         """One command for every group, along the plan and inside the limits. After UnsafeCommand nothing of
         it is kept."""
         positions = {joint: self._measured[joint][0] for joint in self._joints}
-        if self._silent:
+        if self._fresh:
             for motion in self._motions:
                 motion.resume(positions, now_ns)
         made = [motion.follow(window, positions, now_ns, dt) for motion in self._motions]
         for motion, move in zip(self._motions, made, strict=True):
             motion.sent(move)
-        self._silent = False
+        self._silent = self._fresh = False
         self.counters.commands_clipped += any(move.clipped for move in made)
         return tuple(move.command for move in made)
 
@@ -294,16 +336,18 @@ class Execution:
         ``brake`` ends it as soon as the limits allow, without it a trajectory ends where it would have ended
         by itself: at the plan's last step, when the plan has ended.
         """
+        self._fresh = True
         if self._silent or not all(motion.begun for motion in self._motions):
             return ()
-        first = self._hold_until_ns is None
         if self._hold_until_ns is None:
             self._hold_until_ns = mono_ns + round(self._hold_s * 1e9)
         elif mono_ns > self._hold_until_ns:
             self._fall_silent()
             return ()
+        # Once: braking anew every period would end later and later.
+        again, self._braked = brake and not self._braked, self._braked or brake
         self.counters.commands_sent += len(self._motions)
-        return tuple(motion.hold(now_ns, dt, brake=brake and first) for motion in self._motions)
+        return tuple(motion.hold(now_ns, dt, brake=again) for motion in self._motions)
 
     def _fall_silent(self) -> None:
         """From here on others may move the robot."""
@@ -314,17 +358,25 @@ class Execution:
                 motion.leave(positions)
 
     def _joint_problem(self, now_ns: int) -> str:
-        """An empty text when every commanded joint was measured lately."""
-        missing = [joint for joint in self._joints if joint not in self._measured]
+        """An empty text when every joint that a motion starts from was measured lately."""
+        if not self._joints:
+            return ""
         topic = self.robot.executor.joint_state_topic
-        if missing:
-            return f"no position of {', '.join(missing)} on {topic} yet"
+        if len(self._measured) < len(self._commanded):
+            missing = [joint for joint in self._joints if joint not in self._measured]
+            if missing:
+                return f"no position of {', '.join(missing)} on {topic} yet"
         oldest = min(self._joints, key=lambda joint: self._measured[joint][1])
         age_s = (now_ns - self._measured[oldest][1]) / 1e9
         limit_s = self.robot.executor.max_joint_state_age
         if age_s > limit_s:
             return f"joint states are stale: {oldest} on {topic} is older than {limit_s:g} s"
         return ""
+
+
+def _clock_watch(robot: RobotConfig) -> ClockWatch:
+    bound_s = robot.executor.watchdogs.clock.after
+    return ClockWatch(bound_s, bound_s)
 
 
 def _not_finite(chunk: Chunk) -> str:

@@ -113,7 +113,6 @@ def with_value(value: float) -> tuple[ChunkGroup, ...]:
         ),
         ({"start_ns": NOW - 751 * MS}, "found only steps of the past, the last 0.001 s ago"),
         ({"instruction": "x" * 10_000}, "found an instruction of 10000 characters, expected at most 1000"),
-        ({"groups": ()}, "found groups none, expected arm, gripper"),
         ({"groups": good().groups[:1]}, "found groups arm, expected arm, gripper, each once"),
         ({"groups": (*good().groups, good().groups[0])}, "found groups arm, gripper, arm"),
         ({"groups": changed_group(key="base")}, "found groups base, gripper"),
@@ -181,3 +180,12 @@ def test_any_header_is_accepted_or_refused_and_never_crashes(fields: dict[str, A
         return
     assert accepted.start_ns <= NOW + 1000 * MS
     assert accepted.end_ns >= NOW
+
+
+def test_a_chunk_without_groups_ends_the_plan_if_it_is_newer_and_young() -> None:
+    last = dataclasses.replace(good(), groups=())
+    assert check_chunk(last, ROBOT, NOW).horizon == 0
+    with pytest.raises(ChunkRefused, match="again"):
+        check_chunk(last, ROBOT, NOW, (last.session, last.sequence))
+    with pytest.raises(ChunkRefused, match="max_chunk_age"):
+        check_chunk(last, ROBOT, NOW + 2_000_000_000)
