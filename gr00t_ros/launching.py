@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 from gr00t_ros.system import Argument, Program
 from launch import LaunchContext, LaunchDescription
@@ -43,14 +44,20 @@ def description(
 
 
 def _node(program: Program, *, ends: bool) -> Node:
+    # Left to itself, launch_ros reads a text as YAML: the instruction 123 would arrive as a number.
+    parameters = {
+        name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
+        for name, value in program.parameters.items()
+    }
     return Node(
         package=program.package,
         executable=program.executable,
         name=program.name,
         namespace=program.namespace,
-        parameters=[*map(str, program.parameter_files), dict(program.parameters)],
+        parameters=[*map(str, program.parameter_files), parameters],
         arguments=list(program.arguments),
         ros_arguments=["--log-level", program.log_level],
+        additional_env=dict(program.environment),
         output="screen",
         on_exit=[Shutdown(reason=f"{program.name} ended")] if ends else None,
     )

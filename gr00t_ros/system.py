@@ -6,13 +6,14 @@ The launch files turn the list into launch_ros nodes; ``demo`` turns the same li
 """
 
 import json
+import os
 import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gr00t_ros import share
+from gr00t_ros import dds, share
 from gr00t_ros.errors import Gr00tRosError
 
 ParameterValue = bool | int | float | str
@@ -22,7 +23,8 @@ ParameterValue = bool | int | float | str
 class Program:
     """One process: a node of this package, or a program of another one such as ``rviz2``.
 
-    ``parameter_files`` are read in order, then ``parameters`` override them.
+    ``parameter_files`` are read in order, then ``parameters`` override them. ``environment`` is added to the
+    one that the process inherits.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Program:
     parameter_files: tuple[Path, ...] = ()
     parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
     log_level: str = "info"
 
     def command(self) -> list[str]:
@@ -61,6 +64,13 @@ class Argument:
     description: str
 
 
+DDS_PROFILE = Argument(
+    "dds_profile",
+    dds.SHIPPED,
+    "Fast DDS profile for camera traffic: shipped (unless the environment chooses transports already), a "
+    "path, or empty for none",
+)
+
 POLICY_ARGUMENTS = (
     Argument("robot", "so101", "name of a shipped robot description, or the path of a robot YAML"),
     Argument("checkpoint", "", "directory of a checkpoint, or a hub id where the machine is online"),
@@ -73,10 +83,17 @@ POLICY_ARGUMENTS = (
     Argument("seed", "0", "seed of the chunk noise"),
     Argument("rate", "0.0", "chunks per second; 0 means back to back"),
     Argument("real_time_chunking", "true", "chunks join the plan that the executor is committed to"),
+    Argument(
+        "mode", "continuous", "continuous, or tasks: plan only while a goal of the action run_task asks"
+    ),
+    Argument("enabled", "false", "execute chunks at once; false waits stopped for executor/start"),
+    Argument("dry_run", "false", "commands go out under another name, so that no controller takes them"),
+    Argument("real_time", "auto", "executor with real-time priority and locked memory: auto, on or off"),
     Argument("namespace", "/gr00t", "namespace of the nodes"),
     Argument("use_sim_time", "false", "take the time from /clock"),
     Argument("autostart", "true", "walk the lifecycle nodes to active; false leaves them unconfigured"),
     Argument("rviz", "false", "start rviz2 with config/rviz/policy.rviz"),
+    DDS_PROFILE,
     Argument("log_level", "info", "debug, info, warn, error or fatal"),
 )
 
@@ -88,6 +105,7 @@ DEMO_ARGUMENTS = (
     Argument("note", "", "a sentence below the picture; made up where the weights are random"),
     Argument("use_sim_time", "false", "the simulator publishes /clock and every node follows it"),
     Argument("rviz", "false", "start rviz2 with config/rviz/policy.rviz"),
+    DDS_PROFILE,
     Argument("log_level", "info", "debug, info, warn, error or fatal"),
 )
 
@@ -118,6 +136,13 @@ def policy_programs(arguments: Mapping[str, str]) -> list[Program]:
         "seed": _integer(values, "seed"),
         "rate": _number(values, "rate"),
         "real_time_chunking": _boolean(values, "real_time_chunking"),
+        "mode": values["mode"],
+    }
+    executor: dict[str, ParameterValue] = {
+        **shared,
+        "enabled": _boolean(values, "enabled"),
+        "dry_run": _boolean(values, "dry_run"),
+        "real_time": values["real_time"],
     }
     common: dict[str, Any] = {
         "namespace": values["namespace"],
@@ -125,8 +150,15 @@ def policy_programs(arguments: Mapping[str, str]) -> list[Program]:
         "log_level": values["log_level"],
     }
     programs = [
-        Program(name="policy", executable="policy_node", parameters=policy, **common),
-        Program(name="chunk_executor", executable="chunk_executor", parameters=shared, **common),
+        Program(
+            name="policy",
+            executable="policy_node",
+            parameters=policy,
+            environment=_dds_environment(values),
+            **common,
+        ),
+        # No camera frame passes the executor: it needs no segment for them.
+        Program(name="chunk_executor", executable="chunk_executor", parameters=executor, **common),
     ]
     if _boolean(values, "rviz"):
         programs.append(
@@ -151,16 +183,19 @@ def demo_programs(arguments: Mapping[str, str]) -> list[Program]:
     sim_time = _boolean(values, "use_sim_time")
     robot = share.robot_file("so101")
     log_level = values["log_level"]
-    passed_on = ("checkpoint", "instruction", "use_sim_time", "rviz", "log_level")
+    passed_on = ("checkpoint", "instruction", "use_sim_time", "rviz", "dds_profile", "log_level")
+    environment = _dds_environment(values)
     return [
         Program(
             name="so101_sim",
             executable="so101_sim",
             parameter_files=(robot,),
             parameters={"publish_clock": sim_time},
+            environment=environment,
             log_level=log_level,
         ),
-        *policy_programs({"robot": str(robot), **{key: values[key] for key in passed_on}}),
+        # Nobody is at hand to call executor/start, and the arm is not real.
+        *policy_programs({"robot": str(robot), "enabled": "true", **{key: values[key] for key in passed_on}}),
         Program(
             name="demo_monitor",
             executable="demo_monitor",
@@ -172,6 +207,7 @@ def demo_programs(arguments: Mapping[str, str]) -> list[Program]:
                 "output": values["output"],
                 "note": values["note"],
             },
+            environment=environment,
             log_level=log_level,
         ),
     ]
@@ -184,6 +220,10 @@ def with_defaults(declared: tuple[Argument, ...], given: Mapping[str, str]) -> d
     if unknown:
         raise Gr00tRosError(f"unknown argument {', '.join(unknown)}; known are {', '.join(known)}")
     return {**known, **given}
+
+
+def _dds_environment(values: Mapping[str, str]) -> dict[str, str]:
+    return dds.environment(values["dds_profile"], os.environ)
 
 
 def _boolean(values: Mapping[str, str], name: str) -> bool:

@@ -43,7 +43,8 @@ def run(arguments: dict[str, str]) -> int:
     manager = Manager()
     for program in programs:
         # exec, so that signals and exit codes are the program's own and not its shell's
-        manager.add_process(program.name, f"exec {shlex.join(program.command())}", env=environment)
+        command = f"exec {shlex.join(program.command())}"
+        manager.add_process(program.name, command, env={**environment, **program.environment})
     manager.loop()
     return 1 if manager.returncode is None else manager.returncode
 

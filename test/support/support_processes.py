@@ -163,7 +163,7 @@ class ProcessStarter:
 
     def program(self, program: Program) -> NodeProcess:
         """A program of ``gr00t_ros.system``, with the command line that the demo uses."""
-        return self._start(program.command(), None)
+        return self._start(program.command(), dict(program.environment))
 
     def _start(self, command: Sequence[str], env: dict[str, str] | None) -> NodeProcess:
         full = {**os.environ, **ros_environment(self.domain)}

@@ -76,6 +76,7 @@ def test_live_chunks_are_the_offline_ones_and_commands_keep_the_limits(
             {
                 "robot": recording.robot,
                 "checkpoint": str(checkpoint),
+                "enabled": "true",
                 "seed": str(SEED),
                 # A chunk that joins a plan depends on when the plan was told, which no recording knows.
                 "real_time_chunking": "false",
@@ -129,7 +130,9 @@ def test_chunks_join_the_plan_under_way(processes: ProcessStarter, graph: RosGra
     write(robot, checkpoint)
     policy, executor = (
         processes.program(program)
-        for program in policy_programs({"robot": "so101", "checkpoint": str(checkpoint), "rate": "4.0"})
+        for program in policy_programs(
+            {"robot": "so101", "checkpoint": str(checkpoint), "rate": "4.0", "enabled": "true"}
+        )
     )
     policy.wait_for("loaded")
     executor.wait_for("configured")
