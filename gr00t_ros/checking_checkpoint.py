@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from gr00t_ros import robot_fit
 from gr00t_ros.findings import Finding, fail, ok, warn
 from gr00t_ros.robot import RobotConfig
+from gr00t_ros.robot_types import JOINT_POSITION, SCALAR
 from gr00t_ros.units import to_si
 
 PART = "checkpoint"
@@ -89,9 +90,11 @@ def _check_statistics(
     # Deltas are differences, which no limit bounds. Where an action is relative to the state, the statistics
     # of `action` still are of the dataset's own values; those of the differences lie apart.
     deltas = {key for key in action.modality_keys if action.action_config(key).rep == "DELTA"}
+    # Positions of joints: velocities are clipped at their limits without harm, and poses have other columns.
+    positions = {key: g for key, g in robot.action.items() if g.representation in (JOINT_POSITION, SCALAR)}
     sources = {
         **{("state", key): s.joints for key, s in robot.state.items() if s.field == "position"},
-        **{("action", key): g.joints for key, g in robot.action.items() if key not in deltas},
+        **{("action", key): g.joints for key, g in positions.items() if key not in deltas},
     }
     for (kind, key), joints in sources.items():
         ranges = _ranges(robot, joints, statistics.get(kind, {}).get(key))

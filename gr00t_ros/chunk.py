@@ -36,8 +36,8 @@ STEP_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class ChunkGroup:
-    """One action key over all steps: ``values`` float64 [T, D], absolute, SI; ``names`` [D] are joints, or the
-    columns of a twist or pose.
+    """One action key over all steps: ``values`` float64 [T, D], absolute, SI; ``names`` [D] are joints, or
+    the columns of a twist or pose.
 
     Frames belong to poses and twists, ``rotation`` to poses, and are empty otherwise. It is ``quaternion`` in
     every chunk that the package makes or has checked; others may send ``rot6d`` or ``rotvec``.
@@ -132,7 +132,8 @@ def chunk_from_actions(
 
 
 def chunk_group(config: ActionGroupConfig, values: NDArray[np.float64]) -> ChunkGroup:
-    """The group ``config`` of a chunk: ``values`` [T, ``len(config.names)``], SI, rotations as quaternions."""
+    """The group ``config`` of a chunk: ``values`` [T, ``len(config.names)``], SI, rotations as
+    quaternions."""
     rotation = QUATERNION if config.representation == EE_POSE else ""
     return ChunkGroup(
         config.key,

@@ -46,8 +46,8 @@ INTERFACES = {
 DOWNSTREAM_TIMEOUT = (
     f"a time in s above 0, at most {MAX_DOWNSTREAM_TIMEOUT:g}, after which the controller that takes these "
     "velocities stops by itself: the last velocity would run on when the executor dies. Set the controller's "
-    "or driver's own command timeout (cmd_vel_timeout, incoming_command_timeout, a hardware watchdog) and name "
-    "it here"
+    "or driver's own command timeout (cmd_vel_timeout, incoming_command_timeout, a hardware watchdog) and "
+    "name it here"
 )
 
 

@@ -92,7 +92,8 @@ def _widths(
 ) -> Iterable[str]:
     for key in keys:
         if key in have and key in widths and have[key].width != widths[key]:
-            names = ", ".join(have[key].joints)
+            part = have[key]
+            names = ", ".join(part.joints if isinstance(part, StateSource) else part.columns)
             yield (
                 f"{kind}.{key}: found {have[key].width} columns ({names}), expected {widths[key]} as in the "
                 "checkpoint's statistics"

@@ -7,6 +7,7 @@ Values are SI: s, Hz, rad, m, and rad/s, m/s for velocities.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from gr00t_ros.clockwatch import MAX_LEAP_S
@@ -208,6 +209,14 @@ class ActionGroupConfig:
         return POSE_COLUMNS if self.representation == EE_POSE else self.columns
 
     @property
+    def measured(self) -> tuple[str, ...]:
+        """What must be measured for the group to move: joints, the parts of a pose (a dot keeps their names
+        apart from joints'), nothing for a twist."""
+        if self.representation == EE_POSE:
+            return tuple(f"{self.key}.{name}" for name in POSE_COLUMNS)
+        return self.joints
+
+    @property
     def unit_names(self) -> tuple[str, ...]:
         """What the robot YAML calls the columns where a name must be the robot's only one: joints, and
         ``<key>_x`` and so on for twists and poses."""
@@ -235,6 +244,11 @@ class JointLimits:
     acceleration: float | None = None
     max_tracking_error: float = DEFAULT_MAX_TRACKING_ERROR
     max_engine_error: float | None = None
+
+    @property
+    def has_ends(self) -> bool:
+        """Whether its positions are limited."""
+        return math.isfinite(self.min)
 
 
 @dataclass(frozen=True)

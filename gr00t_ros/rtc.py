@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from gr00t_model.inference.guidance import Guidance
 from gr00t_ros.chunk import Chunk
+from gr00t_ros.group_values import to_checkpoint
 from gr00t_ros.observation import Observation
 from gr00t_ros.robot import RobotConfig
-from gr00t_ros.units import to_dataset
 
 Values = NDArray[np.float64]
 
@@ -192,8 +192,7 @@ class RealTimeChunking:
             return None
         values = _told(plans, due)
         dataset = {
-            key: to_dataset(values[key], [self._robot.unit(joint) for joint in group.joints])
-            for key, group in self._robot.action.items()
+            key: to_checkpoint(self._robot, group, values[key]) for key, group in self._robot.action.items()
         }
         prefix = self._encode(
             {key: part[None].astype(np.float32) for key, part in dataset.items()}, observation.data["state"]

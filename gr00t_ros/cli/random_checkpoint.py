@@ -20,7 +20,10 @@ from gr00t_model.config import Gr00tN1d6Config
 from gr00t_model.errors import Gr00tError
 from gr00t_model.processing import ActionConfig, Gr00tProcessor, ModalityConfig
 from gr00t_ros.errors import Gr00tRosError
+from gr00t_ros.group_values import to_checkpoint
 from gr00t_ros.robot import ActionGroupConfig, RobotConfig
+from gr00t_ros.robot_types import JOINT_VELOCITY, LINEAR_COLUMNS, VELOCITIES, PoseLimits
+from gr00t_ros.rotations import from_quaternion
 from gr00t_ros.share import robot_file
 from gr00t_ros.units import to_dataset
 
@@ -33,6 +36,8 @@ REACH = 0.08
 # Range assumed for joints without limits (rad, m or unitless): statistics need one, and one radian suits
 # most joints.
 FREE_RANGE = 1.0
+# How far columns of a rotation are from those of no rotation at most.
+SMALL_TURN = 0.1
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -153,10 +158,10 @@ def _statistics(
     # A relative chunk leaves the present joints gently.
     growth = np.linspace(1.0 / action.horizon, 1.0, action.horizon)[:, None]
     for key, group in robot.action.items():
-        low, high = _ranges(robot, group.joints)
+        low, high = _action_ranges(robot, group)
         middle, reach = (low + high) / 2, REACH * (high - low)
         for column, joint in enumerate(group.joints):
-            if joint in around:
+            if joint in around and group.representation not in VELOCITIES:
                 middle[column] = to_dataset([around[joint]], [robot.unit(joint)])[0]
         absolute[key] = _spread(middle - reach, middle + reach)
         if action.action_config(key).relative:
@@ -173,10 +178,32 @@ def _ranges(robot: RobotConfig, joints: Sequence[str]) -> tuple[np.ndarray, np.n
     units = [robot.unit(joint) for joint in joints]
     limits = [robot.limits.get(joint) for joint in joints]
     ends = [
-        to_dataset([limit.min if limit else -FREE_RANGE for limit in limits], units),
-        to_dataset([limit.max if limit else FREE_RANGE for limit in limits], units),
+        to_dataset([limit.min if limit and limit.has_ends else -FREE_RANGE for limit in limits], units),
+        to_dataset([limit.max if limit and limit.has_ends else FREE_RANGE for limit in limits], units),
     ]
     return np.minimum(*ends), np.maximum(*ends)
+
+
+def _action_ranges(robot: RobotConfig, group: ActionGroupConfig) -> tuple[np.ndarray, np.ndarray]:
+    """As :func:`_ranges`, of what a group commands: positions, speeds to both sides, or poses in their box
+    that are
+    turned little."""
+    if group.representation == JOINT_VELOCITY:
+        speeds = [robot.limits[joint].velocity for joint in group.joints]
+    elif group.joints:
+        return _ranges(robot, group.joints)
+    else:
+        limits = robot.group_limits[group.key]
+        if isinstance(limits, PoseLimits):
+            straight = from_quaternion((0.0, 0.0, 0.0, 1.0), group.rotation)
+            low = to_checkpoint(robot, group, [[*limits.min, 0.0, 0.0, 0.0, 1.0]])[0]
+            high = to_checkpoint(robot, group, [[*limits.max, 0.0, 0.0, 0.0, 1.0]])[0]
+            low[3:], high[3:] = straight - SMALL_TURN, straight + SMALL_TURN
+            return np.minimum(low, high), np.maximum(low, high)
+        linear, angular = limits.linear_velocity, limits.angular_velocity
+        speeds = [linear if column in LINEAR_COLUMNS else angular for column in group.twist]
+    reach = np.abs(to_checkpoint(robot, group, [speeds])[0])
+    return -reach, reach
 
 
 def _spread(low: np.ndarray, high: np.ndarray) -> dict[str, list]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gr00t_ros.data.lerobot import ColumnGroup, Episode, LeRobotDataset
 from gr00t_ros.errors import DatasetError
+from gr00t_ros.group_values import from_checkpoint
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.units import to_si
 
@@ -40,10 +41,10 @@ class DatasetMapping:
         return to_si(_columns(episode, column, positions), units)
 
     def action_si(self, robot: RobotConfig, episode: Episode, key: str) -> NDArray[np.float64]:
-        """Action group ``key`` of all rows, in SI [N, D]."""
+        """Action group ``key`` of all rows as chunks carry it: SI [N, D], rotations as quaternions. Raises
+        ValueError for a rotation that is none."""
         column, positions = self.actions[key]
-        units = [robot.unit(joint) for joint in robot.action[key].joints]
-        return to_si(_columns(episode, column, positions), units)
+        return from_checkpoint(robot, robot.action[key], _columns(episode, column, positions))
 
 
 def _columns(episode: Episode, column: str, positions: tuple[int, ...]) -> NDArray[np.float64]:
@@ -65,7 +66,7 @@ def map_dataset(dataset: LeRobotDataset, robot: RobotConfig) -> DatasetMapping:
     return DatasetMapping(
         videos={key: dataset.video(key) for key in robot.video},
         states=map_groups(dataset, "state", {key: source.joints for key, source in robot.state.items()}),
-        actions=map_groups(dataset, "action", {key: group.joints for key, group in robot.action.items()}),
+        actions=map_groups(dataset, "action", {key: group.columns for key, group in robot.action.items()}),
     )
 
 

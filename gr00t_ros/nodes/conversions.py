@@ -7,10 +7,12 @@ nanoseconds in two integers) is written down once, here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
+from geometry_msgs.msg import Point, PoseStamped, Quaternion, Twist, TwistStamped
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -19,7 +21,15 @@ from gr00t_ros.chunk import Chunk, ChunkGroup
 from gr00t_ros.commands import GroupCommand
 from gr00t_ros.errors import ChunkRefused
 from gr00t_ros.msg import ActionChunk, ActionGroup, ExecutorStatus
-from gr00t_ros.robot_types import FLOAT64_MULTI_ARRAY, JOINT_STATE
+from gr00t_ros.robot_types import (
+    FLOAT64_MULTI_ARRAY,
+    JOINT_STATE,
+    JOINT_TRAJECTORY,
+    POSE_STAMPED,
+    TWIST,
+    TWIST_STAMPED,
+    VELOCITIES,
+)
 from gr00t_ros.rtc import CommittedPlan
 
 NS_PER_S = 1_000_000_000
@@ -79,12 +89,14 @@ def chunk_msg(chunk: Chunk) -> ActionChunk:
 
 
 def chunk_from_msg(message: ActionChunk) -> Chunk:
-    """A chunk as it came in, its content not yet checked.
+    """A chunk as it came in, its content not yet checked. Without groups it ends the plan.
 
     Raises:
-        ChunkRefused: the numbers of a group do not fill horizon x width.
+        ChunkRefused: the numbers of a group do not fill horizon x width, or there are steps without groups.
     """
     groups = []
+    if message.horizon and not message.groups:
+        raise ChunkRefused(f"found {message.horizon} steps without groups, expected groups, or no steps")
     for group in message.groups:
         count, expected = len(group.values), message.horizon * group.width
         if count != expected or count == 0:
@@ -133,21 +145,16 @@ def plan_from_msg(message: ExecutorStatus) -> CommittedPlan | None:
     return CommittedPlan(nanoseconds(message.header.stamp), nanoseconds(message.plan_start), step_ns, groups)
 
 
-def command_msg(command: GroupCommand, now_ns: int) -> JointTrajectory | Float64MultiArray | JointState:
+def command_msg(command: GroupCommand, now_ns: int) -> Any:
     """A command as the group's interface wants it; ``now_ns`` is the instant that its times count from.
 
-    Float64MultiArray carries the positions in the order of the group's joints, which is how a forward
-    command controller is configured; it has no names and no time.
+    Float64MultiArray carries positions, or velocities of a velocity group, in the order of the group's
+    joints, which is how a forward command controller is configured; it has no names and no time.
     """
-    joints = list(command.group.joints)
-    if command.group.interface == FLOAT64_MULTI_ARRAY:
-        array = Float64MultiArray(data=command.positions[0].tolist())
-        array.layout.dim = [MultiArrayDimension(label="joints", size=len(joints), stride=len(joints))]
-        return array
-    if command.group.interface == JOINT_STATE:
-        state = JointState(name=joints, position=command.positions[0].tolist())
-        state.header.stamp = time_msg(now_ns)
-        return state
+    return _COMMANDS[command.group.interface](command, now_ns)
+
+
+def _trajectory(command: GroupCommand, now_ns: int) -> JointTrajectory:
     due = list(zip(command.positions, command.velocities, command.times_s, strict=True))
     if command.begin is not None:
         due.insert(0, (*command.begin, 0.0))
@@ -159,6 +166,71 @@ def command_msg(command: GroupCommand, now_ns: int) -> JointTrajectory | Float64
         )
         for position, velocity, due_s in due
     ]
-    trajectory = JointTrajectory(joint_names=joints, points=points)
+    trajectory = JointTrajectory(joint_names=list(command.group.joints), points=points)
     trajectory.header.stamp = time_msg(now_ns)
     return trajectory
+
+
+def _array(command: GroupCommand, now_ns: int) -> Float64MultiArray:
+    values = command.velocities if _is_velocity(command) else command.positions
+    array = Float64MultiArray(data=values[0].tolist())
+    size = len(command.group.joints)
+    array.layout.dim = [MultiArrayDimension(label="joints", size=size, stride=size)]
+    return array
+
+
+def _joint_state(command: GroupCommand, now_ns: int) -> JointState:
+    state = JointState(name=list(command.group.joints))
+    if _is_velocity(command):
+        state.velocity = command.velocities[0].tolist()
+    else:
+        state.position = command.positions[0].tolist()
+    state.header.stamp = time_msg(now_ns)
+    return state
+
+
+def _twist(command: GroupCommand, now_ns: int) -> Twist:
+    """Columns that the group does not have are zero: it commands none of that motion."""
+    message = Twist()
+    for column, value in zip(command.group.twist, command.velocities[0].tolist(), strict=True):
+        part, _, axis = column.partition("_")
+        setattr(getattr(message, part), axis, value)
+    return message
+
+
+def _twist_stamped(command: GroupCommand, now_ns: int) -> TwistStamped:
+    message = TwistStamped(twist=_twist(command, now_ns))
+    message.header.frame_id, message.header.stamp = command.group.frame_id, time_msg(now_ns)
+    return message
+
+
+def _pose(command: GroupCommand, now_ns: int) -> PoseStamped:
+    x, y, z, qx, qy, qz, qw = command.positions[0].tolist()
+    message = PoseStamped()
+    message.header.frame_id, message.header.stamp = command.group.frame_id, time_msg(now_ns)
+    message.pose.position = Point(x=x, y=y, z=z)
+    message.pose.orientation = Quaternion(x=qx, y=qy, z=qz, w=qw)
+    return message
+
+
+def _is_velocity(command: GroupCommand) -> bool:
+    return command.group.representation in VELOCITIES
+
+
+_COMMANDS: dict[str, Callable[[GroupCommand, int], Any]] = {
+    JOINT_TRAJECTORY: _trajectory,
+    FLOAT64_MULTI_ARRAY: _array,
+    JOINT_STATE: _joint_state,
+    TWIST: _twist,
+    TWIST_STAMPED: _twist_stamped,
+    POSE_STAMPED: _pose,
+}
+# The message of each interface, for publishers.
+COMMAND_TYPES: dict[str, type] = {
+    JOINT_TRAJECTORY: JointTrajectory,
+    FLOAT64_MULTI_ARRAY: Float64MultiArray,
+    JOINT_STATE: JointState,
+    TWIST: Twist,
+    TWIST_STAMPED: TwistStamped,
+    POSE_STAMPED: PoseStamped,
+}

@@ -225,7 +225,8 @@ class EpisodeSource:
         message = JointState()
         message.header.stamp = time_of(stamp)
         for key, group in self._robot.action.items():
-            message.name = [*message.name, *group.joints]
+            names = group.joints or tuple(f"{key}_{name}" for name in group.names)
+            message.name = [*message.name, *names]
             values = self._mapping.action_si(self._robot, self.episode, key)[row]
             message.position = [*message.position, *values.tolist()]
         return message
