@@ -67,6 +67,8 @@ class NotReady(Gr00tRosError):
     FUTURE = "future"
     #: not enough past messages for the checkpoint's ``delta_indices``
     HISTORY = "history"
+    #: new frames, but the pixels of the camera have not changed for too long
+    FROZEN = "frozen"
     #: the instruction is empty or cannot be used
     INSTRUCTION = "instruction"
 

@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from gr00t_ros.camera_watch import CameraWatch
 from gr00t_ros.errors import Cause, MessageError, NotReady, RobotConfigError
 from gr00t_ros.images import decode_image
 from gr00t_ros.robot import RobotConfig
-from gr00t_ros.robot_types import StateSource
+from gr00t_ros.robot_types import STOP, StateSource, VideoSource
 from gr00t_ros.sample_buffer import SampleBuffer
 from gr00t_ros.units import rates_to_dataset, to_dataset
 
@@ -94,6 +95,7 @@ class ObservationBuilder:
         self._by_topic: dict[str, list[SampleBuffer]] = {}
         for buffer in self._buffers:
             self._by_topic.setdefault(buffer.source.topic, []).append(buffer)
+        self._watches = {key: CameraWatch(robot.video[key], f"video.{key}") for key in video}
         self._heard: set[str] = set()  # paths of the sources that ever had a sample
 
     @property
@@ -107,6 +109,17 @@ class ObservationBuilder:
         with self._lock:
             newest = [buffer.stamps[-1] for buffer in self._cameras if buffer.stamps]
         return max(newest, default=None)
+
+    @property
+    def frozen(self) -> tuple[Cause, ...]:
+        """The cameras that send new frames with old pixels, whatever is to be done about it."""
+        with self._lock:
+            return self._frozen()
+
+    def camera_rates(self, now_ns: int) -> dict[str, float]:
+        """Frames per second of each camera, by video key, at node time ``now_ns``."""
+        with self._lock:
+            return {key: watch.rate(now_ns) for key, watch in self._watches.items()}
 
     @property
     def more_is_due(self) -> bool:
@@ -149,13 +162,15 @@ class ObservationBuilder:
                 if sample is not None:
                     buffer.insert(stamp, *sample)
                     self._heard.add(buffer.path)
+                    if isinstance(buffer.source, VideoSource):
+                        self._watches[buffer.source.key].see(stamp, msg.data, receive_ns)
         return True
 
     def assemble(self, now_ns: int, instruction: str) -> Observation:
         """The newest observation at node time ``now_ns``.
 
-        Raises NotReady with every cause when something is missing or too old, MessageError when a frame
-        cannot be decoded (that frame is then dropped).
+        Raises NotReady with every cause when something is missing, too old, or frozen where that is to stop
+        the policy, MessageError when a frame cannot be decoded (that frame is then dropped).
         """
         causes: list[Cause] = []
         if self._language:
@@ -165,6 +180,7 @@ class ObservationBuilder:
                 causes.append(Cause(NotReady.INSTRUCTION, "instruction", str(error)))
         with self._lock:
             t_obs, picks = self._pick(now_ns, causes)
+            causes += [c for c in self._frozen() if self._stops(c)]
         if causes:
             raise NotReady(causes)
         data: dict[str, dict[str, Any]] = {
@@ -184,6 +200,15 @@ class ObservationBuilder:
         with self._lock:
             for buffer in self._buffers:
                 buffer.clear()
+            for watch in self._watches.values():
+                watch.clear()
+
+    def _frozen(self) -> tuple[Cause, ...]:
+        texts = ((key, watch.frozen) for key, watch in self._watches.items())
+        return tuple(Cause(NotReady.FROZEN, f"video.{key}", text) for key, text in texts if text)
+
+    def _stops(self, cause: Cause) -> bool:
+        return self._robot.video[cause.source.removeprefix("video.")].frozen_reaction == STOP
 
     def _offsets(self, modality: Mapping[str, Any], kind: str) -> tuple[int, ...]:
         """Delta indices in nanoseconds, none after 0."""

@@ -4,7 +4,8 @@
 The node's callbacks only store (:meth:`Planner.add`). The planner assembles the
 newest observation, runs the policy and hands the chunk on. There is no queue: what arrives while the
 network runs is either the newest when it is done, or counted as superseded. A frame is never used twice,
-and when nothing fresh is there nothing is handed on, and why is told once.
+and when nothing fresh is there nothing is handed on, and why is told once. When the next inference begins is
+``gr00t_ros.cadence``'s.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Any, Protocol
 
 import numpy as np
 
+from gr00t_ros.cadence import Cadence
 from gr00t_ros.causes import CauseLog, one_line, without_numbers
 from gr00t_ros.chunk import Chunk, chunk_from_actions
 from gr00t_ros.clockwatch import ClockWatch
 from gr00t_ros.errors import ChunkRefused, MessageError, NotReady
-from gr00t_ros.observation import Observation, ObservationBuilder, check_instruction
+from gr00t_ros.instruction import Instruction
+from gr00t_ros.observation import Observation, ObservationBuilder
+from gr00t_ros.progress import Progress, State
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.rtc import Guided, RealTimeChunking
 
@@ -51,64 +52,6 @@ class Policy(Protocol):
         """Work that is better done between two chunks than before one, see ``Gr00tPolicy.catch_up``."""
 
 
-class State(IntEnum):
-    """The numbers are those of ``PolicyStatus``."""
-
-    INACTIVE = 0
-    WAITING = 1
-    RUNNING = 2
-    FAULT = 3
-
-
-@dataclass
-class Progress:
-    """What the planner has done in this session. Written by its thread, read by anyone."""
-
-    state: State = State.WAITING
-    reason: str = "activated"
-    chunks: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    observation_age_s: float = 0.0
-    processing_s: float = 0.0
-    inference_s: float = 0.0
-    decoding_s: float = 0.0
-    total_s: float = 0.0
-
-
-class Instruction:
-    """The current task text, or why there is none. Any thread.
-
-    The newest text wins, wherever it came from. A text that cannot be used leaves no instruction at all: to
-    go on with the old one would be to do what nobody asks for any more. An empty text is the way to say:
-    stop planning.
-    """
-
-    def __init__(self, how_to: str) -> None:
-        """``how_to`` ends the sentence about a missing instruction."""
-        self._how_to = how_to
-        self._value = ("", f"no instruction yet: {how_to}")
-
-    def set(self, text: str) -> None:
-        """Takes the newest text, whatever it is."""
-        if not text.strip():
-            self._value = ("", f"the instruction is empty, so nothing is planned: {self._how_to}")
-            return
-        try:
-            self._value = (check_instruction(text), "")
-        except MessageError as error:
-            self._value = ("", f"{one_line(error)}; nothing is planned until a usable one comes")
-
-    @property
-    def text(self) -> str:
-        """What is asked for, or an empty text."""
-        return self._value[0]
-
-    @property
-    def current(self) -> tuple[str, str]:
-        """The text, and why there is none: one of the two is empty."""
-        return self._value
-
-
 class Planner:
     """Owns the worker thread of one activation; ``session`` is its number in every chunk."""
 
@@ -122,7 +65,7 @@ class Planner:
         delta0: int,
         session: int,
         seed: int,
-        rate: Callable[[], float],
+        cadence: Cadence,
         now_ns: Callable[[], int],
         publish: Callable[[Chunk], None],
         changed: Callable[[], None],
@@ -130,32 +73,36 @@ class Planner:
         chunking: RealTimeChunking | None = None,
         grace_s: float = GRACE_S,
     ) -> None:
-        """``rate`` gives chunks per second (0: back to back), ``publish`` takes each chunk, ``changed`` is
-        called after every change of state. ``chunking`` lets chunks join the plan under way, None leaves them
-        to themselves."""
+        """``publish`` takes each chunk, one at a time; ``changed`` is called after every change of state.
+        ``chunking`` lets chunks join the plan under way, None leaves them to themselves."""
         self.progress = Progress()
         self.session = session
         self._robot, self._policy, self._builder, self._instruction = robot, policy, builder, instruction
-        self._delta0, self._seed, self._rate, self._now_ns = delta0, seed, rate, now_ns
+        self._delta0, self._seed, self._cadence, self._now_ns = delta0, seed, cadence, now_ns
         self._publish, self._changed, self._chunking = publish, changed, chunking
         self._causes = CauseLog(warn)
         self._refusals = CauseLog(warn)
+        self._pictures = CauseLog(warn)
         self._refused: dict[str, str] = {}  # topic -> why its newest message was refused
         self._topics = {path: source.topic for path, source in robot.sources()}
         self._stale_after_ns = round(max(camera.max_age for camera in robot.video.values()) * 1e9)
         self._clock = ClockWatch()
         self._clock_lock = threading.Lock()
         self._jumped = threading.Event()  # since the last cycle
+        # Guards what is published: nothing that was begun before a plan was ended may follow the end.
+        self._publishing = threading.Lock()
         self._sequence = 0
+        self._ends = 0  # plans ended by ``end_plan``
         self._used_ns: int | None = None  # t_obs of the last observation used
         self._skipped_ns: int | None = None  # newest frame when a skip was last counted
         self._seen_ns: int | None = None
+        # Stamps of the newest frames and when they came, monotonic. Replaced, never changed: two threads.
+        self._arrivals: tuple[tuple[int, float], ...] = ()
         self._gathering = False
         self._gather_ns: int | None = None  # the frame that waits, or waited
         self._gather_until = 0.0
         self._superseded = 0
-        self._due = time.monotonic()
-        self._tell_from = self._due + grace_s
+        self._tell_from = time.monotonic() + grace_s
         self._wake = threading.Event()
         self._running = True
         self._thread = threading.Thread(target=self._run, name="planner", daemon=True)
@@ -179,6 +126,31 @@ class Planner:
         """Whether the thread lives; after a ``stop`` in vain, until its inference has ended."""
         return self._thread.is_alive()
 
+    def look_again(self) -> None:
+        """There is something new to do: the thread sees it at once, however long the plan still lasts."""
+        self._cadence.clear()
+        self._wake.set()
+
+    def end_plan(self, instruction: str) -> None:
+        """Tells the executor to come to rest: a chunk without steps, for the task text that is over. A chunk
+        that is being computed is never published."""
+        with self._publishing:
+            now_ns = self._now_ns()
+            self._ends += 1
+            self._publish(
+                Chunk(
+                    session=self.session,
+                    sequence=self._sequence,
+                    instruction=instruction,
+                    t_obs_ns=now_ns,
+                    start_ns=now_ns,
+                    step_ns=self._robot.step_ns,
+                    groups=(),
+                )
+            )
+            self._sequence += 1
+        self.look_again()
+
     def add(self, topic: str, message: Any) -> None:
         """Takes a message of any source; one that is refused is told about once."""
         now_ns = self._now()
@@ -196,6 +168,8 @@ class Planner:
         if newest != self._seen_ns:
             self._seen_ns = newest
             self._superseded += 1
+            if newest is not None:
+                self._arrivals = (*self._arrivals[-7:], (newest, time.monotonic()))
             self._wake.set()
         elif self._gathering:
             self._wake.set()
@@ -232,14 +206,11 @@ class Planner:
                 self._wake.wait(IDLE_S)
 
     def _turn(self) -> None:
-        """One round of the thread: a cycle, when it is time for one, and a wait."""
-        wait = self._due - time.monotonic()
-        if self._rate() > 0.0 and wait > 0.0:
-            time.sleep(min(wait, IDLE_S))
-            return
+        """One round of the thread: a cycle and a wait."""
         self._wake.clear()
         self._cycle()
-        self._wake.wait(GATHER_S if self._gathering else IDLE_S)
+        longest = GATHER_S if self._gathering else IDLE_S
+        self._wake.wait(min(longest, self._cadence.wait_s() or longest))
 
     def _cycle(self) -> None:
         """One attempt at a chunk."""
@@ -247,17 +218,20 @@ class Planner:
         if self._jumped.is_set():
             self._jumped.clear()
             self._used_ns = self._skipped_ns = None
+        ends = self._ends  # read before the text: see end_plan
+        text, problem, idle = self._instruction.current
+        if idle:
+            self._superseded, self._gathering = 0, False
+            self._causes.update({})
+            self._enter(State.IDLE, idle)
+            return
         newest_ns = self._builder.newest_frame_ns
-        if (
-            newest_ns is not None
-            and newest_ns == self._used_ns
-            and now_ns - newest_ns <= self._stale_after_ns
-        ):
-            return  # a newer frame will come, or this one will grow stale
+        fresh = newest_ns is not None and now_ns - newest_ns <= self._stale_after_ns
+        if fresh and (newest_ns == self._used_ns or not self._cadence.is_due(now_ns)):
+            return  # a newer frame will come, or this one will grow stale; or it is not yet time
         self._gathering = self._gather(newest_ns)
         if self._gathering:
             return
-        text, problem = self._instruction.current
         try:
             observation = self._builder.assemble(now_ns, text)
         except NotReady as error:
@@ -274,10 +248,13 @@ class Planner:
         self._refusals.remove("frame ")
         self._causes.update({})
         self._used_ns = observation.t_obs_ns
+        arrived = dict(self._arrivals).get(observation.t_obs_ns)
+        if arrived is not None:
+            self.progress.waiting_s = time.monotonic() - arrived
         superseded, self._superseded = self._superseded - 1, 0
         if superseded > 0:
             self.progress.skipped["superseded by a newer frame"] += superseded
-        self._plan(observation)
+        self._plan(observation, ends)
 
     def _gather(self, newest_ns: int | None) -> bool:
         """Whether to wait a little for what belongs to the newest frame."""
@@ -288,13 +265,11 @@ class Planner:
             self._gather_ns, self._gather_until = newest_ns, now + GATHER_S
         return now < self._gather_until
 
-    def _plan(self, observation: Observation) -> None:
-        """Runs the network on an observation and hands the chunk on."""
-        rate = self._rate()
-        began = time.monotonic()
-        if rate > 0.0:
-            due = self._due + 1.0 / rate
-            self._due = due if due > began else began + 1.0 / rate
+    def _plan(self, observation: Observation, ends: int) -> None:
+        """Runs the network on an observation and hands the chunk on, unless a plan was ended since the
+        ``ends`` before."""
+        began = self.progress.busy_since_s = time.monotonic()
+        self._cadence.begin()
         try:
             guided = self._guide(observation)
             actions, info = self._policy.get_action(
@@ -321,10 +296,17 @@ class Planner:
         except Exception as error:
             self._fault("inference failed", error)
             return
-        if not self._running:
-            return
-        self._publish(chunk)
-        self._sequence += 1
+        finally:
+            self.progress.busy_since_s = None
+        with self._publishing:
+            if not self._running:
+                return
+            if ends != self._ends:
+                self.progress.skipped["the plan was ended"] += 1
+                return
+            self._publish(chunk)
+            self._sequence += 1
+            self._cadence.published(chunk)
         progress, timing = self.progress, info["timing"]
         progress.processing_s = timing["processing_s"]
         progress.inference_s = timing["inference_s"]
@@ -332,11 +314,18 @@ class Planner:
         progress.total_s = time.monotonic() - began
         progress.observation_age_s = (self._now_ns() - observation.t_obs_ns) / 1e9
         progress.chunks += 1
+        self._cadence.measure(progress.observation_age_s)
         if self._chunking is not None:
             self._chunking.measure(progress.observation_age_s)
         self._refusals.remove("fault ")
-        self._enter(State.RUNNING, "")
+        self._enter(State.RUNNING, self._frozen())
         self._catch_up()
+
+    def _frozen(self) -> str:
+        """What is to be told about cameras that show the same picture on and on, while chunks go on."""
+        causes = self._builder.frozen
+        self._pictures.update({cause.source: cause.text for cause in causes})
+        return "; ".join(cause.text for cause in causes)
 
     def _guide(self, observation: Observation) -> Guided | None:
         """How the chunk joins the plan under way. Without one, or when that fails, it stands for itself."""

@@ -14,15 +14,18 @@ from gr00t_ros.errors import RobotConfigError
 from gr00t_ros.robot_sections import Section
 from gr00t_ros.robot_types import (
     COMPRESSED_IMAGE,
+    DEFAULT_FROZEN_AFTER,
     DEFAULT_MAX_ENGINE_ERROR,
     DEFAULT_STATE_MAX_AGE,
     DEFAULT_VIDEO_MAX_AGE,
     FLOAT64_MULTI_ARRAY,
+    FROZEN_REACTIONS,
     HEADER,
     IMAGE,
     JOINT_STATE,
     POSE,
     RECEIVE,
+    REPORT,
     ROTATION_COLUMNS,
     ActionGroupConfig,
     InstructionConfig,
@@ -59,6 +62,10 @@ def read_video(section: Section) -> dict[str, VideoSource]:
                 "max_age", "the largest age of a frame in s", DEFAULT_VIDEO_MAX_AGE, above=0.0
             ),
             stamp=_stamp(part, HEADER),
+            frozen_after=_frozen_after(part),
+            frozen_reaction=part.text(
+                "frozen_reaction", "what is done about a frozen camera", REPORT, FROZEN_REACTIONS
+            ),
         )
         part.done()
     section.done()
@@ -186,6 +193,14 @@ def read_verification(section: Section) -> VerificationConfig:
     )
     section.done()
     return config
+
+
+def _frozen_after(part: Section) -> float:
+    expected = "how long pixels may stay the same, in s, or 0 to leave that out"
+    seconds = part.number("frozen_after", expected, DEFAULT_FROZEN_AFTER)
+    if seconds < 0.0:
+        part.fail("frozen_after", expected)
+    return seconds
 
 
 def _stamp(part: Section, default: str) -> str:

@@ -4,18 +4,18 @@
 Configure reads the robot description, loads the checkpoint and checks that the two fit; that takes as long
 as the model takes to load, and the node answers no service meanwhile (SIGINT and SIGTERM end it all the
 same). Activate subscribes and starts the planner's thread (``gr00t_ros.planning``), which assembles and
-infers; callbacks here only store. Gives ``action_chunk``, ``policy/status`` (once a second and at every
-change) and ``/diagnostics``.
+infers; callbacks here only store. Gives ``action_chunk``, ``policy/status`` (five times a second, which is
+its sign of life, and at every change) and ``/diagnostics``. Serves the action ``run_task``
+(``nodes.task_server``).
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
@@ -25,18 +25,26 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64MultiArray, String
 
 from gr00t_model.errors import CheckpointError, Gr00tError
+from gr00t_ros.cadence import Cadence
 from gr00t_ros.chunk import Chunk
 from gr00t_ros.engine_limits import engine_limits, joint_names
 from gr00t_ros.errors import Gr00tRosError
+from gr00t_ros.executor_report import ExecutorReport
+from gr00t_ros.instruction import Instruction
 from gr00t_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
 from gr00t_ros.nodes.conversions import chunk_msg, plan_from_msg
 from gr00t_ros.nodes.lifecycle import ManagedNode, run
-from gr00t_ros.nodes.parameters import ParameterSpec
+from gr00t_ros.nodes.policy_parameters import LETTERBOX, PARAMETERS, TASKS
+from gr00t_ros.nodes.policy_status import diagnosis, fill_progress, report_from_msg, untrained_warning
 from gr00t_ros.nodes.qos import silent_event_callbacks
-from gr00t_ros.observation import MAX_INSTRUCTION_CHARS, ObservationBuilder, check_instruction
-from gr00t_ros.planning import Instruction, Planner, State
+from gr00t_ros.nodes.task_server import TaskServer
+from gr00t_ros.observation import ObservationBuilder
+from gr00t_ros.planning import Planner
+from gr00t_ros.progress import Progress, State
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.rtc import RealTimeChunking
+from gr00t_ros.stillness import Stillness
+from gr00t_ros.tasks import Seen, Settings, Tasks
 
 if TYPE_CHECKING:
     from gr00t_model import Gr00tPolicy
@@ -49,77 +57,11 @@ MESSAGE_CLASSES: dict[str, Any] = {
     "std_msgs/msg/Float64MultiArray": Float64MultiArray,
     "geometry_msgs/msg/PoseStamped": PoseStamped,
 }
-STATUS_PERIOD_S = 1.0
+# The executor takes a policy that is silent for a few of these for dead.
+STATUS_PERIOD_S = 0.2
 # A chunk replaces the one before it; a queue would only deliver old ones.
 CHUNKS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 STATUS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-# Values of the parameter letterbox, and what they replace in the checkpoint's processor. Not on and off,
-# which YAML reads as true and false.
-LETTERBOX: dict[str, dict[str, bool]] = {
-    "auto": {},
-    "always": {"letterbox": True},
-    "never": {"letterbox": False},
-}
-
-
-def _usable_instruction(text: str) -> None:
-    if text.strip():
-        check_instruction(text)
-
-
-PARAMETERS = (
-    ParameterSpec("checkpoint", "", "directory of a checkpoint, or a hub id where the machine is online"),
-    ParameterSpec(
-        "backend",
-        "auto",
-        "inference engine: auto (a verified TensorRT engine, else PyTorch on CUDA, else on the CPU), "
-        "tensorrt or pytorch",
-    ),
-    ParameterSpec("device", "auto", "auto, cpu, cuda or cuda:N"),
-    ParameterSpec(
-        "precision",
-        "auto",
-        "auto (what the TensorRT engine has; else bfloat16 on CUDA, float32 on the CPU), bfloat16, float32, "
-        "fp8, int8 or nvfp4",
-    ),
-    ParameterSpec(
-        "engine",
-        "",
-        "directory of a TensorRT engine, made by build_engine; empty looks for the folder tensorrt in the "
-        "checkpoint",
-    ),
-    ParameterSpec(
-        "compile",
-        "auto",
-        "compile PyTorch's layers: auto (on CUDA, when it measures faster), on or off",
-        choices=("auto", "on", "off"),
-    ),
-    ParameterSpec(
-        "letterbox",
-        "auto",
-        "pad camera images to a square: auto (as processor_config.json says, else always), always or never",
-        choices=tuple(LETTERBOX),
-    ),
-    ParameterSpec("num_steps", 0, "denoising steps; 0 takes the checkpoint's number", "", 0, 100),
-    ParameterSpec("seed", 0, "seed of the chunk noise, which is a function of it and of the frame's stamp"),
-    ParameterSpec(
-        "real_time_chunking",
-        True,
-        "chunks begin with the plan that the executor is committed to, so that nothing jumps where one takes "
-        "over; false leaves each chunk to itself",
-    ),
-    ParameterSpec(
-        "rate", 0.0, "chunks wanted per second; 0 plans back to back", "Hz", 0.0, 100.0, runtime=True
-    ),
-    ParameterSpec(
-        "instruction",
-        "",
-        f"task text, at most {MAX_INSTRUCTION_CHARS} characters; the newest text wins, here or on the "
-        "topic, and an empty one stops planning",
-        runtime=True,
-        verify=_usable_instruction,
-    ),
-)
 
 
 class PolicyNode(ManagedNode):
@@ -132,14 +74,33 @@ class PolicyNode(ManagedNode):
         self._robot: RobotConfig | None = None
         self._policy: Gr00tPolicy | None = None
         self._planner: Planner | None = None
+        self._builder: ObservationBuilder | None = None
         self._ending: Planner | None = None  # of the last session, when its inference outlived it
         self._instruction: Instruction | None = None
+        self._tasks: Tasks | None = None  # while active
+        self._stillness = Stillness((), 0.0)
+        self._executor: ExecutorReport | None = None
+        self._cadence = Cadence()
+        self._chunking: RealTimeChunking | None = None
         self._chunks: Publisher | None = None
         self._inputs: list[Subscription] = []
         self._session = 0
         self._status = self.create_publisher(PolicyStatus, "policy/status", STATUS)
         self.parameters.on_runtime = self._on_parameter
         self.create_steady_timer(STATUS_PERIOD_S, self._publish_status)
+        self._task_server = TaskServer(
+            self,
+            tasks=lambda: self._tasks,
+            begun=self._on_task_begun,
+            look=self._look,
+            progress=lambda: Progress() if self._planner is None else self._planner.progress,
+            remaining_s=lambda: self._executor.remaining_s(self.now_ns()) if self._executor else 0.0,
+        )
+
+    def destroy_node(self) -> None:
+        """Also takes the action server away, which rclpy leaves to whoever made it."""
+        self._task_server.destroy()
+        super().destroy_node()
 
     # Lifecycle.
 
@@ -156,8 +117,9 @@ class PolicyNode(ManagedNode):
         self._instruction = Instruction(f"publish a text on {topic} or set the parameter instruction")
         self._instruction_topic = robot.instruction.topic
         text = self.parameters["instruction"] or robot.instruction.default
-        if text.strip():
+        if text.strip() and self.parameters["mode"] != TASKS:
             self._instruction.set(text)
+        self._stillness = Stillness(robot.joints, robot.executor.max_joint_state_age)
         self._chunks = self.create_lifecycle_publisher(ActionChunk, "action_chunk", CHUNKS)
         self.get_logger().info(
             f"loaded {policy.directory} for robot {robot.name}, embodiment {robot.embodiment_tag}, in "
@@ -169,7 +131,7 @@ class PolicyNode(ManagedNode):
         if policy.choice.refused:
             self.get_logger().warning(f"the TensorRT engine is not used: {policy.choice.refused}")
         if policy.untrained:
-            self.get_logger().warning(self._untrained_warning())
+            self.get_logger().warning(untrained_warning(robot.embodiment_tag))
 
     def activate(self) -> None:
         """Begins a session: subscribes and starts the planner."""
@@ -181,11 +143,14 @@ class PolicyNode(ManagedNode):
             # A network takes one inference at a time.
             raise Gr00tRosError("an inference of the last session still runs; try again when it has ended")
         self._ending = None
-        builder = ObservationBuilder(robot, policy.modality)
+        builder = self._builder = ObservationBuilder(robot, policy.modality)
         # Nanoseconds since 1970 grow from start to start, also when the process is a new one.
         self._session = max(self._session + 1, time.time_ns())
         delta0 = min(policy.modality["action"].delta_indices)
-        chunking = self._chunking(robot, policy, delta0)
+        self._chunking = self._make_chunking(robot, policy, delta0)
+        self._cadence = Cadence(
+            lambda: float(self.parameters["rate"]), lambda: float(self.parameters["replan_below"])
+        )
         planner = self._planner = Planner(
             robot,
             policy,
@@ -194,27 +159,26 @@ class PolicyNode(ManagedNode):
             delta0=delta0,
             session=self._session,
             seed=self.parameters["seed"],
-            rate=lambda: float(self.parameters["rate"]),
+            cadence=self._cadence,
             now_ns=self.now_ns,
             publish=self._publish_chunk,
             changed=self._publish_status,
             warn=self.tell_warning,
-            chunking=chunking,
+            chunking=self._chunking,
         )
-        if chunking is not None:
-            self._inputs.append(
-                self.create_subscription(
-                    ExecutorStatus,
-                    "executor/status",
-                    lambda message: chunking.hear(plan_from_msg(message)),
-                    STATUS,
-                )
-            )
+        self._tasks = self._make_tasks(instruction, planner)
+        self._executor = None
+        self._inputs.append(
+            self.create_subscription(ExecutorStatus, "executor/status", self._on_executor, STATUS)
+        )
         # States before cameras: rclpy runs what is ready in the order of subscription, and a frame wakes the
         # planner, which should then find the joint state that came with the frame.
         for spec in reversed(robot.topics):
             if spec.topic in builder.topics:
-                self._subscribe(spec.topic, MESSAGE_CLASSES[spec.message_type], planner)
+                self._subscribe(spec.topic, MESSAGE_CLASSES[spec.message_type], self._on_source)
+        # Every commanded joint is measured there, whatever the checkpoint uses.
+        if robot.joints and robot.executor_joint_state_topic not in builder.topics:
+            self._subscribe(robot.executor_joint_state_topic, JointState, self._on_joint_state)
         # A subscription that asks for latched samples does not match a plain publisher, and one that does
         # not ask gets none: so both. A latched publisher's live messages come twice, which changes nothing.
         for durability in (DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL):
@@ -230,7 +194,11 @@ class PolicyNode(ManagedNode):
         planner.start()
 
     def deactivate(self) -> None:
-        """Ends the session; no chunk is published after it."""
+        """Ends the session, and its task; no chunk is published after it."""
+        tasks, self._tasks = self._tasks, None
+        if tasks is not None:
+            tasks.abandon("the policy was deactivated", time.monotonic())
+            self._task_server.settle()
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
@@ -245,7 +213,7 @@ class PolicyNode(ManagedNode):
         """Lets go of the model."""
         if self._chunks is not None:
             self.destroy_lifecycle_publisher(self._chunks)
-        self._chunks = self._policy = self._robot = self._instruction = None
+        self._chunks = self._policy = self._robot = self._instruction = self._builder = None
 
     def _load(self, robot: RobotConfig) -> Gr00tPolicy:
         """The policy, warmed up. What is quick to check is checked before the weights are read."""
@@ -280,7 +248,7 @@ class PolicyNode(ManagedNode):
         policy.warm_up(guided=self.parameters["real_time_chunking"])
         return policy
 
-    def _chunking(self, robot: RobotConfig, policy: Gr00tPolicy, delta0: int) -> RealTimeChunking | None:
+    def _make_chunking(self, robot: RobotConfig, policy: Gr00tPolicy, delta0: int) -> RealTimeChunking | None:
         if not self.parameters["real_time_chunking"]:
             return None
         return RealTimeChunking(
@@ -292,12 +260,31 @@ class PolicyNode(ManagedNode):
             encode=policy.encode_plan,
         )
 
-    def _subscribe(self, topic: str, kind: Any, planner: Planner) -> None:
+    def _make_tasks(self, instruction: Instruction, planner: Planner) -> Tasks:
+        only_tasks = self.parameters["mode"] == TASKS
+
+        def end_plan(text: str) -> None:
+            if self.context.ok():
+                planner.end_plan(text)
+
+        tasks = Tasks(
+            instruction,
+            settings=lambda: Settings(
+                float(self.parameters["still_time"]), float(self.parameters["task_patience"])
+            ),
+            end_plan=end_plan,
+            how_to="send a goal to the action run_task" + ("" if only_tasks else " or a new instruction"),
+        )
+        if only_tasks:
+            tasks.rest("no task")
+        return tasks
+
+    def _subscribe(self, topic: str, kind: Any, take: Callable[[str, Any], None]) -> None:
         self._inputs.append(
             self.create_subscription(
                 kind,
                 topic,
-                lambda message: planner.add(topic, message),
+                lambda message: take(topic, message),
                 copy.copy(qos_profile_sensor_data),  # rclpy writes what is overridden into it
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
@@ -305,20 +292,73 @@ class PolicyNode(ManagedNode):
 
     # While active.
 
+    def _on_source(self, topic: str, message: Any) -> None:
+        if self._planner is not None:
+            self._planner.add(topic, message)
+        if self._robot is not None and topic == self._robot.executor_joint_state_topic:
+            self._on_joint_state(topic, message)
+
     def _on_instruction(self, message: String) -> None:
-        if self._instruction is not None:
-            self._instruction.set(message.data)
+        self._take_instruction(message.data)
 
     def _on_parameter(self, name: str, value: Any) -> None:
-        if name == "instruction" and self._instruction is not None:
-            self._instruction.set(value)
+        if name == "instruction":
+            self._take_instruction(value)
+
+    def _take_instruction(self, text: str) -> None:
+        """A text by topic or parameter: the newest one wins, also over a task."""
+        if self._instruction is None:
+            return
+        if self.parameters["mode"] == TASKS:
+            text = "an instruction by topic or parameter is ignored: mode is tasks, send a goal to run_task"
+            self.get_logger().warning(text, throttle_duration_sec=60.0)
+            return
+        self._instruction.set(text)
+        if self._tasks is not None:
+            self._tasks.supersede(time.monotonic())
+            self._task_server.settle()
+        if self._planner is not None:
+            self._planner.look_again()
+
+    def _on_task_begun(self) -> None:
+        self._stillness.clear()
+        if self._planner is not None:
+            self._planner.look_again()
+
+    def _on_joint_state(self, topic: str, message: JointState) -> None:
+        if self._tasks is not None and self._tasks.task is not None:
+            threshold = float(self.parameters["still_threshold"])
+            self._stillness.measure(message.name, message.position, time.monotonic(), threshold)
+
+    def _on_executor(self, message: ExecutorStatus) -> None:
+        self._executor = report_from_msg(message)
+        self._cadence.hear(self._executor)
+        if self._chunking is not None:
+            self._chunking.hear(plan_from_msg(message))
+
+    def _look(self) -> Seen:
+        """What a task is judged by, now."""
+        now_s = time.monotonic()
+        progress = Progress() if self._planner is None else self._planner.progress
+        since_s = progress.busy_since_s
+        return Seen(
+            now_s=now_s,
+            state=progress.state,
+            reason=progress.reason,
+            busy_s=0.0 if since_s is None else now_s - since_s,
+            executor=self._executor,
+            still_s=self._stillness.still_s(now_s),
+        )
 
     def _publish_chunk(self, chunk: Chunk) -> None:
+        """From the planner's thread; a chunk without steps also from the node's."""
         if self._chunks is not None:
             self._chunks.publish(chunk_msg(chunk))
+        if self._tasks is not None and chunk.groups:
+            self._tasks.published(chunk.instruction)
 
     def _publish_status(self) -> None:
-        """From the planner's thread at a change, from the node's once a second."""
+        """From the planner's thread at a change, from the node's all the time."""
         message = PolicyStatus(state=int(State.INACTIVE), reason=self.problem or "not active")
         message.header.stamp = self.get_clock().now().to_msg()
         policy, planner, robot, instruction = self._policy, self._planner, self._robot, self._instruction
@@ -328,44 +368,15 @@ class PolicyNode(ManagedNode):
         if instruction is not None:
             message.instruction = instruction.text
         if planner is not None:
-            progress, skipped = planner.progress, dict(planner.progress.skipped)
-            message.state, message.reason = int(progress.state), progress.reason
-            message.session = planner.session
-            message.observation_age = progress.observation_age_s
-            message.processing_time, message.inference_time = progress.processing_s, progress.inference_s
-            message.decoding_time, message.total_time = progress.decoding_s, progress.total_s
-            message.chunks, message.skipped = progress.chunks, sum(skipped.values())
-            message.skip_causes, message.skip_counts = list(skipped), list(skipped.values())
+            fill_progress(message, planner)
         self._status.publish(message)
-
-    def _untrained_warning(self) -> str:
-        tag = self._robot.embodiment_tag if self._robot is not None else ""
-        return (
-            f"UNTRAINED WEIGHTS: the checkpoint's weights for embodiment {tag!r} are still at their initial "
-            "values. Its actions mean nothing: fine-tune it for this robot before it moves real hardware"
-        )
 
     def diagnose(self) -> tuple[bytes, str, Mapping[str, Any]]:
         """Level, sentence and values for ``/diagnostics``."""
-        planner, policy = self._planner, self._policy
-        if planner is None or policy is None:
+        planner, policy, builder = self._planner, self._policy, self._builder
+        if planner is None or policy is None or builder is None:
             return self.diagnose_inactive()
-        progress = planner.progress
-        level = {State.WAITING: DiagnosticStatus.WARN, State.FAULT: DiagnosticStatus.ERROR}
-        text = f"{progress.state.name.lower()}{': ' if progress.reason else ''}{progress.reason}"
-        values: dict[str, Any] = {
-            "chunks": progress.chunks,
-            "observation age [s]": f"{progress.observation_age_s:.3f}",
-            "total time [s]": f"{progress.total_s:.3f}",
-            "inference time [s]": f"{progress.inference_s:.3f}",
-            "untrained weights": policy.untrained,
-            "backend": f"{policy.choice.backend} on {policy.choice.device} in {policy.choice.precision}",
-            "TensorRT engine refused": policy.choice.refused or "no",
-        }
-        values.update({f"skipped: {cause}": count for cause, count in dict(progress.skipped).items()})
-        least = DiagnosticStatus.WARN if policy.untrained or policy.choice.refused else DiagnosticStatus.OK
-        worst = level.get(progress.state, least)
-        return worst, text, values
+        return diagnosis(planner, policy, builder, self.now_ns())
 
 
 def main(argv: list[str] | None = None) -> int:

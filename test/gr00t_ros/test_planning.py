@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gr00t_ros.observation import MAX_INSTRUCTION_CHARS
-from gr00t_ros.planning import State
+from gr00t_ros.progress import State
 from gr00t_ros.rtc import CommittedPlan, RealTimeChunking
 from support_messages import compressed_image, grey_image, joint_state
 from support_planning import FRONT, JOINTS, PIXELS, ROBOT, WRIST, Bench

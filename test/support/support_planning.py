@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from gr00t_ros.cadence import Cadence
 from gr00t_ros.chunk import Chunk
+from gr00t_ros.instruction import Instruction
 from gr00t_ros.observation import ObservationBuilder
-from gr00t_ros.planning import Instruction, Planner, State
+from gr00t_ros.planning import Planner
+from gr00t_ros.progress import State
 from support_messages import compressed_image, grey_image, joint_state, modality
 from support_robots import small_config
 
@@ -60,7 +63,8 @@ class Bench:
         self.chunks: list[Chunk] = []
         self.told: list[str] = []
         self.states: list[State] = []
-        self.rate = rate
+        self.rate, self.replan_below = rate, 0.0
+        self.cadence = Cadence(self.get_rate, lambda: self.replan_below)
         self.offset_ns = 0
         self.pace = 1.0  # of ROS time
         self._begin_ns = time.time_ns()
@@ -73,7 +77,7 @@ class Bench:
             delta0=0,
             session=session,
             seed=3,
-            rate=self.get_rate,
+            cadence=self.cadence,
             now_ns=self.now_ns,
             publish=self.chunks.append,
             changed=lambda: self.changed(),

@@ -71,6 +71,8 @@ def running() -> Iterator[Bench]:
 
     parameters = [f"checkpoint:={tiny_checkpoint()}", f"seed:={SEED}"]
     parameters += ["rate:=10", "device:=cpu", "autostart:=true"]
+    # These pictures never change, and that is told elsewhere.
+    parameters += [f"robot.video.{key}.frozen_after:=0.0" for key in ("front", "wrist")]
     with so101_node("gr00t_ros.nodes.policy_node", *parameters) as (process, graph):
         chunks = graph.collect("/gr00t/action_chunk", ActionChunk, 10)
         status = graph.collect("/gr00t/policy/status", PolicyStatus, 10)
