@@ -7,12 +7,13 @@ once a period. Thresholds and reactions are the robot YAML's (``robot_types.Watc
 
 - ``observation_age``: the camera frame of the plan that is being executed is too old.
 - ``chunk_age``: no chunk has been accepted for too long while a plan is being executed.
-- ``joint_state_age``: a commanded joint has not been measured for too long.
 - ``policy_heartbeat``: nothing on ``policy/status``. Armed once something was heard there: chunks may come
   from something that is no policy node.
 - ``period_overrun``: a period of the control loop began too late. Lasts for that one period.
-- ``clock``: ROS time jumped (for that one period) or stands still.
 - ``command_subscribers``: a command topic has no subscriber. Counted from the activation on.
+
+Whether ROS time and the measured joints can be trusted (``clock``, ``joint_state_age``) the execution asks
+itself, with the same thresholds and reactions: without them it could not place a single command.
 
 A sentence never changes while its cause lasts, so that a status is published and a line logged once a cause.
 """
@@ -21,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gr00t_ros.clockwatch import ClockWatch
 from gr00t_ros.faults import Fault
 from gr00t_ros.robot_types import ExecutorConfig
 
@@ -35,9 +35,6 @@ class Watchdogs:
         """``command_topics`` are those whose subscribers are watched, none in a dry run; ``mono_ns`` is when
         the executor was activated."""
         dogs = config.watchdogs
-        self._clock_reaction = dogs.clock.reaction
-        self._joint_reaction = dogs.joint_state_age.reaction
-        self._clock = ClockWatch(dogs.clock.after, dogs.clock.after)
         self._observation_ns = round(dogs.observation_age.after * 1e9)
         self._chunk_ns = round(dogs.chunk_age.after * 1e9)
         self._heartbeat_ns = round(dogs.policy_heartbeat.after * 1e9)
@@ -90,21 +87,9 @@ class Watchdogs:
 
     # What is wrong.
 
-    def check(self, now_ns: int, mono_ns: int, late_ns: int, joints: str) -> tuple[Fault, ...]:
-        """The faults of this period, the gravest first.
-
-        ``late_ns`` is how late this period began. ``joints`` is a sentence about measured joints that are too
-        old, empty when they are not.
-        """
+    def check(self, now_ns: int, mono_ns: int, late_ns: int) -> tuple[Fault, ...]:
+        """The faults of this period, which began ``late_ns`` too late; the gravest first."""
         faults: list[Fault] | None = None
-        clock = self._clock.check(now_ns, mono_ns)
-        if clock:
-            self.dropped()
-        clock = clock or self._clock.standing(now_ns, mono_ns)
-        if clock:
-            faults = _more(faults, Fault(clock, self._clock_reaction))
-        if joints:
-            faults = _more(faults, Fault(joints, self._joint_reaction))
         if late_ns > self._overrun_ns:
             faults = _more(faults, self._overrun)
         for topic, listened_ns in self._listened_ns.items():
@@ -119,7 +104,8 @@ class Watchdogs:
                 faults = _more(faults, self._chunk)
         if faults is None:
             return NONE
-        return tuple(sorted(faults, key=lambda fault: -fault.reaction))
+        faults.sort(key=_gravity, reverse=True)
+        return tuple(faults)
 
 
 def _more(faults: list[Fault] | None, fault: Fault) -> list[Fault]:
@@ -128,3 +114,7 @@ def _more(faults: list[Fault] | None, fault: Fault) -> list[Fault]:
         return [fault]
     faults.append(fault)
     return faults
+
+
+def _gravity(fault: Fault) -> int:
+    return fault.reaction

@@ -1,64 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ``chunk_executor`` node: the only one that commands the robot.
 
-Takes ``action_chunk`` and the measured joints, gives one command topic a group, ``executor/status``,
-``/diagnostics`` and the services ``executor/stop`` and ``executor/start``. What to command is decided by
-``gr00t_ros.execution``; this module moves messages in and out and keeps the pace: rclpy's executor thread
-only stores, a thread of its own runs the periods on monotonic time, so that a slow callback delays no
-command. No model is imported here: the process stays light, and lives on when the policy's dies.
+Takes ``action_chunk``, the measured joints and the policy's sign of life, gives one command topic a group,
+``executor/status``, ``/diagnostics`` and the services ``executor/stop`` and ``executor/start``. What to
+command is decided by ``gr00t_ros.execution``; this module moves messages in and out and keeps the pace.
+
+Two threads. rclpy's executor thread serves transitions, parameters, services and timers. The control thread
+runs the periods on monotonic time, with a real-time priority where that is allowed: each period it reads what
+is newest on the topics (at most one chunk), asks the watchdogs, computes and publishes. No callback runs for
+a message, so that a flood of them costs nothing here. No model is imported: the process stays light, and
+lives on when the policy's dies.
 """
 
 from __future__ import annotations
 
-import copy
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticStatus
-from rclpy.publisher import Publisher
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.subscription import Subscription
-from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory
 
 from gr00t_ros.causes import CauseLog, without_numbers
-from gr00t_ros.errors import ChunkRefused, Gr00tRosError, MessageError
+from gr00t_ros.errors import Gr00tRosError
 from gr00t_ros.execution import Execution, State
-from gr00t_ros.msg import ActionChunk, ExecutorStatus
-from gr00t_ros.nodes.conversions import (
-    chunk_from_msg,
-    command_msg,
-    duration_msg,
-    group_msgs,
-    nanoseconds,
-    time_msg,
-)
+from gr00t_ros.faults import Reaction
+from gr00t_ros.msg import ExecutorStatus
+from gr00t_ros.nodes.command_output import CommandOutput
+from gr00t_ros.nodes.executor_inputs import Inputs
+from gr00t_ros.nodes.executor_status import Snapshot, diagnosis, status_message
 from gr00t_ros.nodes.lifecycle import ManagedNode, run
+from gr00t_ros.nodes.log_lines import LogLines
 from gr00t_ros.nodes.parameters import ParameterSpec
+from gr00t_ros.pacing import Pace
+from gr00t_ros.realtime import SteadyInterpreter, lock_memory, take_priority, try_priority, unlock_memory
 from gr00t_ros.robot import RobotConfig
-from gr00t_ros.robot_types import FLOAT64_MULTI_ARRAY, JOINT_STATE, JOINT_TRAJECTORY
+from gr00t_ros.watchdogs import Watchdogs
 
 DESCRIPTION = __doc__ or ""
-COMMAND_TYPES = {
-    JOINT_TRAJECTORY: JointTrajectory,
-    FLOAT64_MULTI_ARRAY: Float64MultiArray,
-    JOINT_STATE: JointState,
-}
 # The policy reads the committed plan from the status: ten times a second is once or twice a chunk.
 STATUS_PERIOD_S = 0.1
+# How often the subscribers of the command topics are counted: a question to the middleware for each topic.
+COUNT_PERIOD_S = 0.25
 # The newest message is the one that counts; a queue would only make it older.
-# rclpy writes qos_overrides into the profile it is given, so what can be overridden gets a copy.
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 # How long deactivate waits for the control thread: many periods at the lowest rate.
 JOIN_TIMEOUT_S = 2.0
+AUTO, ON, OFF = "auto", "on", "off"
 
 PARAMETERS = (
     ParameterSpec("rate", 50.0, "command rate", "Hz", 10.0, 1000.0),
@@ -68,7 +59,14 @@ PARAMETERS = (
     ParameterSpec(
         "hold_time", 0.5, "time for which the last position is sent after motion ended", "s", 0.0, 3600.0
     ),
-    ParameterSpec("enabled", True, "execute chunks at once; false waits stopped for executor/start"),
+    ParameterSpec("enabled", False, "execute chunks at once; false waits stopped for executor/start"),
+    ParameterSpec("dry_run", False, "publish commands below dry_run/ instead; the robot is not moved"),
+    ParameterSpec(
+        "real_time",
+        AUTO,
+        "real-time priority and locked memory: auto (where allowed, with a warning where not), on or off",
+        choices=(AUTO, ON, OFF),
+    ),
 )
 
 
@@ -77,26 +75,30 @@ class ChunkExecutor(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("chunk_executor", PARAMETERS)
-        # Guards the execution. Held while a message is stored, a period computed (about a millisecond) or the
-        # plan read; messages are read and built outside.
+        # Guards the execution. Held while messages are read, a period computed or the plan copied; messages
+        # are built and published outside.
         self._lock = threading.Lock()
-        self._wake = threading.Event()
         self._execution: Execution | None = None
         # Why it stays stopped until executor/start, also through a cleanup and a new configure.
         self._stopped = ""
         self._unmoved = ""  # the reason of the execution's first state
         self._robot: RobotConfig | None = None
+        self._output: CommandOutput | None = None
+        self._dry_run = False
         self._thread: threading.Thread | None = None
         self._running = False
-        self._command_publishers: dict[str, Publisher] = {}
-        self._inputs: list[Subscription] = []
-        self._refusals = CauseLog(self.tell_warning)
-        self._states = CauseLog(self.tell_info)
+        self._real_time = ""  # how the control thread is scheduled, in words
+        self._has_priority = False
+        self._pace = Pace(1.0 / self.parameters["rate"])
+        self._late_told = 0
+        self._inputs: Inputs | None = None
+        self._watchdogs: Watchdogs | None = None
+        self._reported: list[str] = []  # what the status says about faults
+        self._lines = LogLines(self)
+        self._warn = partial(self._lines.later, self.tell_warning)
+        self._states, self._others = CauseLog(self._warn), CauseLog(self._warn)
         self._said: tuple[State, str] | None = None
         self._announced: tuple[int, int] | None = None  # the chunk that the last status names
-        self._periods: deque[float] = deque(maxlen=1)
-        self._period_s = 0.0
-        self._late = 0  # periods that began after their time was over
         self._status = self.create_publisher(ExecutorStatus, "executor/status", NEWEST)
         self.create_service(Trigger, "executor/stop", self._on_stop)
         self.create_service(Trigger, "executor/start", self._on_start)
@@ -104,7 +106,7 @@ class ChunkExecutor(ManagedNode):
     # Lifecycle.
 
     def configure(self) -> None:
-        """Reads the robot description and creates the command publishers."""
+        """Reads the robot description, asks for real time and creates the command publishers."""
         robot = RobotConfig.from_flat(self.parameters.robot())
         period_s = 1.0 / self.parameters["rate"]
         if self.parameters["lookahead"] < 2.0 * period_s:
@@ -112,6 +114,7 @@ class ChunkExecutor(ManagedNode):
                 f"parameter lookahead: got {self.parameters['lookahead']:g} s, expected at least "
                 f"two periods of rate {self.parameters['rate']:g} Hz, {2.0 * period_s:g} s"
             )
+        self._ask_for_real_time()
         self._robot = robot
         self._execution = Execution(
             robot,
@@ -123,34 +126,44 @@ class ChunkExecutor(ManagedNode):
         self._unmoved = self._execution.reason
         if self._stopped:
             self._execution.stop(self._stopped)
-        self._period_s = period_s
-        self._periods = deque(maxlen=max(1, round(self.parameters["rate"])))
-        self._command_publishers = {
-            group.key: self.create_lifecycle_publisher(
-                COMMAND_TYPES[group.interface],
-                group.topic,
-                copy.copy(NEWEST),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            )
-            for group in robot.action.values()
-        }
-        groups = ", ".join(f"{g.key} as {g.interface} on {g.topic}" for g in robot.action.values())
+        self._pace = Pace(period_s)
+        self._dry_run = self.parameters["dry_run"]
+        self._output = CommandOutput(self, robot.action.values(), NEWEST, dry_run=self._dry_run)
+        groups = ", ".join(
+            f"{g.key} as {g.interface} on {topic}"
+            for g, topic in zip(robot.action.values(), self._output.topics, strict=True)
+        )
         self.get_logger().info(f"configured for robot {robot.name}: {groups}")
+        if self._dry_run:
+            self.get_logger().warning("dry run: the robot is not moved; commands go to topics below dry_run/")
+
+    def _ask_for_real_time(self) -> None:
+        """Raises Gr00tRosError where the parameter insists on what is not allowed."""
+        wanted = self.parameters["real_time"]
+        if wanted == OFF:
+            self._real_time = "off"
+            return
+        problems = [problem for problem in (try_priority(), lock_memory()) if problem]
+        if problems and wanted == ON:
+            raise Gr00tRosError(
+                f"parameter real_time is on, but {'; '.join(problems)} (docs/how-to/real_time.md)"
+            )
+        self._real_time = "; ".join(problems) or "SCHED_FIFO, memory locked"
+        if problems:
+            self.get_logger().warning(
+                f"without real time: {'; '.join(problems)}. Periods may begin late under load "
+                "(docs/how-to/real_time.md)"
+            )
 
     def activate(self) -> None:
         """Subscribes and starts the control thread."""
-        assert self._robot is not None
-        overridable = QoSOverridingOptions.with_default_policies()
-        self._inputs = [
-            self.create_subscription(ActionChunk, "action_chunk", self._on_chunk, NEWEST),
-            self.create_subscription(
-                JointState,
-                self._robot.executor.joint_state_topic,
-                self._on_joint_state,
-                copy.copy(qos_profile_sensor_data),
-                qos_overriding_options=overridable,
-            ),
-        ]
+        execution, output = self._execution, self._output
+        assert execution is not None
+        assert output is not None
+        watched = () if self._dry_run else output.topics
+        self._watchdogs = Watchdogs(execution.robot.executor, watched, time.monotonic_ns())
+        self._inputs = Inputs(self, execution, self._watchdogs, NEWEST, self._warn, self.now_ns())
+        self._pace, self._late_told = Pace(self._pace.period_s), 0
         self._running = True
         self._thread = threading.Thread(target=self._loop, name="control", daemon=True)
         self._thread.start()
@@ -158,69 +171,37 @@ class ChunkExecutor(ManagedNode):
     def deactivate(self) -> None:
         """Ends the control thread; nothing is commanded after it."""
         self._running = False
-        self._wake.set()
         if self._thread is not None:
             self._thread.join(JOIN_TIMEOUT_S)
             self._thread = None
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._inputs = []
+        if self._inputs is not None:
+            self._inputs.close()
+            self._inputs = None
         if self._execution is not None:
             # What was planned before a pause must not be executed after it.
             self._execution.reset("not active")
+            self._reported = []
             if self.context.ok():
                 self._publish_status()
+                self._lines.write()
 
     def cleanup(self) -> None:
         """Lets go of the command topics. A stop outlives it; that ``enabled`` was false does not."""
         execution = self._execution
         if execution is not None and execution.state == State.STOPPED and execution.reason != self._unmoved:
             self._stopped = execution.reason
-        for publisher in self._command_publishers.values():
-            self.destroy_lifecycle_publisher(publisher)
-        self._command_publishers = {}
-        self._execution = self._robot = None
+        if self._output is not None:
+            self._output.close()
+        unlock_memory()
+        self._output = self._execution = self._robot = None
 
-    # What comes in: rclpy's thread.
-
-    def _on_chunk(self, message: ActionChunk) -> None:
-        if self._execution is None:
-            return
-        try:
-            try:
-                chunk = chunk_from_msg(message)
-            except ChunkRefused as refusal:
-                with self._lock:
-                    self._execution.refuse(str(refusal))
-                raise
-            with self._lock:
-                self._execution.offer(chunk, self.now_ns())
-        except ChunkRefused as refusal:
-            if self._execution.state == State.STOPPED:
-                return  # why it stopped has been said; that nothing is executed since then is no news
-            # One sentence a reason: numbers in it change from chunk to chunk.
-            self._refusals.add("chunk " + without_numbers(str(refusal)), f"chunk refused: {refusal}")
-        else:
-            self._refusals.remove("chunk ")
-
-    def _on_joint_state(self, message: JointState) -> None:
-        if self._execution is None:
-            return
-        try:
-            with self._lock:
-                stamp_ns = nanoseconds(message.header.stamp)
-                self._execution.measure(message.name, message.position, stamp_ns, self.now_ns())
-        except MessageError as error:
-            self._refusals.add("joints " + without_numbers(str(error)), f"message refused: {error}")
-        else:
-            self._refusals.remove("joints ")
+    # The services: rclpy's thread.
 
     def _on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._stopped = "stopped by executor/stop"
         with self._lock:
             if self._execution is not None:
                 self._execution.stop(self._stopped)
-        self._wake.set()
         response.success = True
         response.message = "stopped until executor/start"
         return response
@@ -232,129 +213,121 @@ class ChunkExecutor(ManagedNode):
             if response.success and self._execution is not None:
                 self._stopped = ""
                 self._execution.start()
-        self._wake.set()
         response.message = (
             "waiting for the next chunk" if response.success else "not active: activate the node, then start"
         )
         return response
 
-    # What goes out: the control thread.
+    # The control thread.
 
     def _loop(self) -> None:
-        due = last = time.monotonic()
-        status_due = due
-        while self._running:
-            began = time.monotonic()
-            self._periods.append(began - last)
-            last = began
-            changed = self._period()
-            # A chunk that was accepted changes the plan, and the next one is planned from that.
-            if changed or began >= status_due or self._news():
-                self._publish_status()
-                status_due = began + STATUS_PERIOD_S
-            due += self._period_s
-            now = time.monotonic()
-            if now > due:
-                self._late += 1
-                due = now
-            if self._wake.wait(due - now):
-                # A stop or start acts at once, and the pace starts anew from it.
-                self._wake.clear()
-                due = time.monotonic()
+        self._has_priority = self.parameters["real_time"] != OFF and not take_priority()
+        pace = self._pace
+        with SteadyInterpreter() as interpreter:
+            pace.start()
+            late_s, status_due, count_due = 0.0, 0.0, 0.0
+            while self._running:
+                began = time.monotonic()
+                changed = self._period(late_s)
+                # A chunk that was accepted changes the plan, and the next one is planned from that.
+                if changed or began >= status_due or self._news():
+                    self._publish_status()
+                    status_due = began + STATUS_PERIOD_S
+                elif began >= count_due:
+                    self._count_subscribers()
+                    count_due = began + COUNT_PERIOD_S
+                interpreter.idle(pace.slack_s())
+                late_s = pace.wait()
 
     def _news(self) -> bool:
         """Whether a chunk was accepted since the last status."""
         execution = self._execution
         return execution is not None and execution.accepted != self._announced
 
-    def _period(self) -> bool:
-        """One period; whether the state or its reason changed."""
-        execution = self._execution
+    def _count_subscribers(self) -> None:
+        assert self._output is not None
+        assert self._watchdogs is not None
+        self._watchdogs.counted(self._output.subscribers(), time.monotonic_ns())
+
+    def _period(self, late_s: float) -> bool:
+        """One period, which began ``late_s`` too late; whether state, reason or faults changed."""
+        execution, output, watchdogs, inputs = self._execution, self._output, self._watchdogs, self._inputs
         assert execution is not None
+        assert output is not None
+        assert watchdogs is not None
+        assert inputs is not None
         try:
             with self._lock:
-                now_ns = self.now_ns()
-                commands = execution.step(now_ns, time.monotonic_ns())
+                now_ns, mono_ns = self.now_ns(), time.monotonic_ns()
+                inputs.read(now_ns, mono_ns)
+                if execution.state == State.STOPPED or execution.accepted is None:
+                    watchdogs.dropped()
+                faults = watchdogs.check(now_ns, mono_ns, round(late_s * 1e9))
+                commands = execution.step(now_ns, mono_ns, faults)
+                problem = execution.problem
                 after = (execution.state, execution.reason)
             for command in commands:
-                self._command_publishers[command.group.key].publish(command_msg(command, now_ns))
+                output.publish(command, now_ns)
         except Exception:
             # Whatever it is, it must neither end the thread nor send anything further.
             with self._lock:
                 execution.stop("internal error, see the log")
-                after = (execution.state, execution.reason)
-            self._refusals.add("internal", f"stopped by an internal error:\n{traceback.format_exc()}")
+            self._others.add("internal", f"stopped by an internal error:\n{traceback.format_exc()}")
             return True
-        if self._said == after:
+        if faults and faults[0].reaction >= Reaction.STOP:
+            watchdogs.dropped()
+        reported = [fault.reason for fault in faults]
+        if problem:
+            reported.insert(0, problem)
+        if self._said == after and self._reported == reported:
             return False
-        self._said = after
-        self._tell(*after)
+        if self._said != after:
+            self._said = after
+            self._tell(*after)
+        self._reported = reported
+        self._others.update({fault: fault for fault in reported if fault != after[1]}, "watchdog: ")
         return True
+
+    # What is told.
 
     def _tell(self, state: State, reason: str) -> None:
         text = f"{state.name.lower()}{': ' if reason else ''}{reason}"
         if state == State.STOPPED:
-            self.tell_error(text)
+            self._lines.later(self.tell_error, text)
             return
         tell = self.tell_warning if state == State.HOLDING else self.tell_info
         # A slow policy starts and stops the robot once a chunk: every change goes into the status, few into
         # the log.
         self._states.remove("")
-        self._states.add(without_numbers(text), text, tell)
+        self._states.add(without_numbers(text), text, partial(self._lines.later, tell))
 
     def _publish_status(self) -> None:
         execution = self._execution
         if execution is None:
             return
         with self._lock:
-            now_ns = self.now_ns()
-            plan, accepted = execution.plan(now_ns), execution.accepted
-            state, reason = execution.state, execution.reason
-            counters = replace(execution.counters)
-        message = ExecutorStatus(
-            state=int(state),
-            reason=reason,
-            chunks_accepted=counters.chunks_accepted,
-            chunks_refused=counters.chunks_refused,
-            last_refusal=counters.last_refusal,
-            commands_sent=counters.commands_sent,
-            commands_clipped=counters.commands_clipped,
-            stops=counters.stops,
-            period=self._period_s,
+            shot = Snapshot.of(execution, self.now_ns())
+        self._announced = shot.accepted
+        self._status.publish(
+            status_message(
+                shot, self._pace, self._reported, realtime=self._has_priority, dry_run=self._dry_run
+            )
         )
-        if accepted is not None:
-            message.session, message.sequence = accepted
-        self._announced = accepted
-        message.header.stamp = time_msg(now_ns)
-        if plan is not None:
-            message.plan_start, message.plan_step = time_msg(plan.start_ns), duration_msg(plan.step_ns)
-            message.plan = group_msgs(plan.groups)
-            message.plan_horizon = len(plan.groups[0].values) if plan.groups else 0
-        if self._periods:
-            message.measured_period = sum(self._periods) / len(self._periods)
-        self._status.publish(message)
 
     def diagnose(self) -> tuple[bytes, str, Mapping[str, Any]]:
         """Level, sentence and values for ``/diagnostics``."""
         execution = self._execution
         if execution is None or not self.active:
             return self.diagnose_inactive()
-        counters = execution.counters
-        level = {State.HOLDING: DiagnosticStatus.WARN, State.STOPPED: DiagnosticStatus.ERROR}
-        return (
-            level.get(execution.state, DiagnosticStatus.OK),
-            f"{execution.state.name.lower()}{': ' if execution.reason else ''}{execution.reason}",
-            {
-                "chunks accepted": counters.chunks_accepted,
-                "chunks refused": counters.chunks_refused,
-                "last refusal": counters.last_refusal,
-                "joint states refused": counters.joint_states_refused,
-                "commands sent": counters.commands_sent,
-                "commands clipped": counters.commands_clipped,
-                **{f"values clipped: {kind}": count for kind, count in execution.clips.items()},
-                "stops": counters.stops,
-                "late periods": self._late,
-            },
+        late = self._pace.late_periods
+        told, self._late_told = self._late_told, late
+        return diagnosis(
+            execution,
+            self._pace,
+            self._reported,
+            late=late - told,
+            realtime=self._real_time,
+            dry_run=self._dry_run,
         )
 
 

@@ -127,7 +127,7 @@ def running() -> Iterator[Bench]:
 
     from gr00t_ros.msg import ActionChunk, ExecutorStatus
 
-    with so101_node("gr00t_ros.nodes.chunk_executor", "autostart:=true") as (process, graph):
+    with so101_node("gr00t_ros.nodes.chunk_executor", "autostart:=true", "enabled:=true") as (process, graph):
         arm = graph.collect(ARM_COMMANDS, JointTrajectory, 1000)
         gripper = graph.collect(GRIPPER_COMMANDS, Float64MultiArray, 1000)
         status = graph.collect("/gr00t/executor/status", ExecutorStatus, 1000)

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Subscriptions that a thread of its own reads when it has time, instead of being called.
+
+rclpy's executor builds a wait set, takes a message and runs a callback for each that comes in: 0.3 to 0.7
+ms of interpreter time, however old the message is by then. A control thread that reads once a period takes
+only what is newest, decodes no more than that, and is not slowed down by who floods the topic: what it does
+not take is dropped by the middleware, which keeps the last ones only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.subscription import Subscription
+
+
+class Polled(ReentrantCallbackGroup):
+    """The callback group of subscriptions that no executor serves. Their events (a publisher whose quality of
+    service does not fit) still reach the log."""
+
+    def can_execute(self, entity: Any) -> bool:
+        """Whether an executor may serve ``entity``."""
+        return not isinstance(entity, Subscription) and bool(super().can_execute(entity))
+
+
+def nothing(message: Any) -> None:
+    """The callback of a subscription in the group :class:`Polled`; never called."""
+
+
+def take(subscription: Subscription, most: int) -> Iterator[Any]:
+    """The messages that wait at a subscription in the group :class:`Polled`, oldest first, ``most`` of them;
+    bytes when it is ``raw``."""
+    for _ in range(most):
+        # What rclpy's executor does; rclpy has no public call for it.
+        with subscription.handle:
+            taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+        if taken is None:
+            return
+        yield taken[0]
