@@ -51,7 +51,7 @@ def environment(profile: str, present: Mapping[str, str]) -> dict[str, str]:
 
 
 def _variables(present: Mapping[str, str]) -> tuple[str, ...]:
-    """Which variables the installed Fast DDS reads, told by its library's name. One that is not found (another
+    """The variables that the installed Fast DDS reads, told by its library's name. One not found (another
     middleware, another place) may be either."""
     prefixes = [Path(sys.prefix)]
     prefixes += [Path(text) for text in present.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if text]
