@@ -69,7 +69,8 @@ def start_robot(processes: ProcessStarter) -> tuple[NodeProcess, NodeProcess]:
     simulator = processes("gr00t_ros.nodes.so101_sim", "--ros-args", "--params-file", robot)
     executor = processes(
         "gr00t_ros.nodes.chunk_executor", "--ros-args", "-r", "__ns:=/gr00t",
-        "--params-file", str(config_file("policy.yaml")), "--params-file", robot, "-p", "autostart:=true",
+        "--params-file", str(config_file("policy.yaml")), "--params-file", robot,
+        "-p", "autostart:=true", "-p", "enabled:=true",
     )  # fmt: skip
     simulator.wait_for("ready")
     executor.wait_for("configured")
