@@ -6,8 +6,8 @@
 Starts ``demo`` (simulated robot, policy with a small network, executor, monitor) and looks at it from
 outside: resident memory and processor time of every process from /proc, twice a second from the topics what
 the nodes report, and the time stamps of the trajectories themselves. A deadline was missed where two stamps
-are further apart than one and a half periods while the executor says that it executes; it must have counted a
-late period, or a stop, for each. Memory is flat when the median of the last fifth of the run exceeds that of
+are further apart than two periods while the executor says that it executes: the later period began after the
+next one was due. The executor must have counted a late period, or a stop, for each. Memory is flat when the median of the last fifth of the run exceeds that of
 the second fifth by at most ``FLAT_MB`` in every process; what is loaded at first use comes in the first
 fifth. Exit code 0: the demo's own verdict is good, memory is flat and no missed deadline is unreported.
 """
@@ -43,6 +43,8 @@ from gr00t_ros.system import find_executable
 SAMPLE_S = 5.0
 # A Python process's resident memory moves by this much without growing: arenas and thread pools.
 FLAT_MB = 8.0
+# Stamps are taken a moment after a period began.
+MISSED_PERIODS = 2.05
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -138,7 +140,7 @@ class Listener:
             return
         gap_s = (stamp_ns - last_ns) / 1e9
         self.worst_gap_s = max(self.worst_gap_s, gap_s)
-        self.missed += max(0, round(gap_s / status.period) - 1) if gap_s > 1.5 * status.period else 0
+        self.missed += gap_s > MISSED_PERIODS * status.period
 
 
 def children(pid: int) -> list[int]:
