@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gr00t_ros.robot_types import CUBIC, INTERPOLATIONS, LINEAR, QUINTIC
+from gr00t_ros.turning import rolled, unrolled
 
 Values = NDArray[np.float64]
 
@@ -42,12 +43,13 @@ _EXPONENTS = np.arange(6.0)
 class Curve:
     """``values`` [T, D] (any unit), step i due at ``start_ns + i * step_ns``. Immutable.
 
-    ``low`` and ``high`` [D] are limits that the curve keeps where the steps keep them. The polynomials are
-    made when they are first asked for: of a flood of chunks most are never followed. Two threads that ask at
-    once make the same.
+    ``low`` and ``high`` [D] are limits that the curve keeps where the steps keep them. ``rotations`` are the
+    columns that are quaternions, each next to the one before; how they run is ``turning``'s. The polynomials
+    are made when they are first asked for: of a flood of chunks most are never followed. Two threads that ask
+    at once make the same.
     """
 
-    __slots__ = ("_last", "_make", "_powers", "_rates", "_start_ns", "_step_ns")
+    __slots__ = ("_last", "_make", "_powers", "_rates", "_start_ns", "_step_ns", "_values", "rotations")
 
     def __init__(
         self,
@@ -57,7 +59,9 @@ class Curve:
         interpolation: str = CUBIC,
         low: Values | float = -np.inf,
         high: Values | float = np.inf,
+        rotations: tuple[slice, ...] = (),
     ) -> None:
+        self.rotations, self._values = rotations, values
         self._start_ns, self._step_ns = start_ns, step_ns
         self._rates = _EXPONENTS[1:] * (1e9 / step_ns)
         self._last = len(values) - 1
@@ -65,7 +69,7 @@ class Curve:
             raise ValueError(
                 f"interpolation is {interpolation!r}, expected one of {', '.join(INTERPOLATIONS)}"
             )
-        self._make: Callable[[], Values] = lambda: _powers(values, interpolation, low, high)
+        self._make: Callable[[], Values] = lambda: _powers(self._unrolled(), interpolation, low, high)
         self._powers: Values | None = None  # [T, N, D]
 
     def at(self, times_ns: NDArray[np.int64]) -> tuple[Values, Values]:
@@ -81,7 +85,29 @@ class Curve:
         basis[:, 0] = (places - before)[:, None] ** _EXPONENTS[:order]
         basis[:, 1, 1:] = basis[:, 0, :-1] * self._rates[: order - 1]
         both = basis @ powers.take(before, axis=0)
-        return both[:, 0], both[:, 1]
+        position, velocity = both[:, 0], both[:, 1]
+        for columns in self.rotations:
+            along, part = slice(columns.start, columns.start + 3), powers[:, 0]
+            steps, following = part[before, along], part[np.minimum(before + 1, self._last), along]
+            position[:, columns], velocity[:, columns] = rolled(
+                self._values[before, columns],
+                steps,
+                following - steps,
+                position[:, along],
+                velocity[:, along],
+                places - before,
+                1e9 / self._step_ns,
+            )
+        return position, velocity
+
+    def _unrolled(self) -> Values:
+        """The steps, with rotations as turns that add up."""
+        if not self.rotations:
+            return self._values
+        values = self._values.copy()
+        for columns in self.rotations:
+            values[:, columns] = unrolled(values[:, columns])
+        return values
 
 
 def _powers(values: Values, interpolation: str, low: Values | float, high: Values | float) -> Values:

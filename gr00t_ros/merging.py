@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from gr00t_ros.chunk import Chunk
 from gr00t_ros.interpolation import Curve
+from gr00t_ros.turning import brought_back
 
 Values = NDArray[np.float64]
 Times = NDArray[np.int64]
@@ -122,6 +123,11 @@ def follow(pieces: Sequence[Piece], rules: int, times: Times) -> tuple[Values, V
         apart = new_position - position
         velocity = velocity + weight * (new_velocity - velocity) + change * apart
         position = position + weight * apart
+    for columns in pieces[rules].curve.rotations:
+        newest = known[pieces[rules].curve]
+        position[:, columns], velocity[:, columns] = brought_back(
+            position[:, columns], velocity[:, columns], (newest[0][:, columns], newest[1][:, columns])
+        )
     return position, velocity
 
 

@@ -34,9 +34,12 @@ from gr00t_ros.robot_types import (
     DEFAULT_ENSEMBLE_DECAY,
     ENSEMBLE,
     INTERPOLATIONS,
+    JOINT_VELOCITY,
     LINEAR,
     MERGES,
     REPLACE,
+    ActionGroupConfig,
+    PoseLimits,
 )
 
 Values = NDArray[np.float64]
@@ -53,6 +56,9 @@ MAX_HAND_OVERS = 3
 SHORTEST_SHARE = 4
 # They need room beside the plan that they started from and one that waits.
 LEAST_CHUNKS = MAX_HAND_OVERS + 2
+
+# The same pose with the quaternion's other sign.
+_OPPOSITE = np.array([1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0])
 
 #: nothing has been added
 EMPTY = "empty"
@@ -125,7 +131,7 @@ class Timeline:
         ensemble_decay: float = DEFAULT_ENSEMBLE_DECAY,
         limits: Mapping[str, tuple[Values, Values]] | None = None,
     ) -> None:
-        """``limits``: lowest and highest positions [D] by joint group, for curves that stay inside them.
+        """``limits``: lowest and highest values [D] by group key, for curves that stay inside them.
         Raises ValueError for settings that make no sense."""
         least = 1 if merge == REPLACE else LEAST_CHUNKS
         if max_chunks < least:
@@ -149,20 +155,14 @@ class Timeline:
     @classmethod
     def of(cls, robot: RobotConfig, max_chunks: int) -> Timeline:
         """As the executor of ``robot`` follows chunks."""
-        options, limits = robot.executor, robot.limits
+        options = robot.executor
         return cls(
             max_chunks,
             merge=options.merge,
             interpolation=options.interpolation,
             blend_time_s=options.blend_time,
             ensemble_decay=options.ensemble_decay,
-            limits={
-                key: (
-                    np.array([limits[joint].min for joint in group.joints]),
-                    np.array([limits[joint].max for joint in group.joints]),
-                )
-                for key, group in robot.action.items()
-            },
+            limits={key: _bounds(robot, group) for key, group in robot.action.items()},
         )
 
     def add(self, chunk: Chunk, now_ns: int | None = None) -> None:
@@ -175,6 +175,8 @@ class Timeline:
         kept = [old for old in self._pieces if old.begin_ns < start_ns]
         # Too many that start later: the first of them are due first, the newest knows best.
         kept = _not_done(kept, now_ns)[: self._max_chunks - 1]
+        if kept:
+            chunk = _facing(chunk, kept[-1].chunk, start_ns)
         kept.append(self._piece(chunk, start_ns, kept[-1] if kept else None))
         self._pieces = tuple(_not_done(kept, now_ns))
 
@@ -204,7 +206,12 @@ class Timeline:
         lows, highs = _by_group(chunk, low), _by_group(chunk, high)
         for key, (least, most) in self._limits.items():
             lows[key][:], highs[key][:] = least, most
-        return Curve(values, chunk.start_ns, chunk.step_ns, self._interpolation, low, high)
+        rotations, begin = [], 0
+        for group in chunk.groups:
+            begin += len(group.names)
+            if group.rotation:
+                rotations.append(slice(begin - 4, begin))
+        return Curve(values, chunk.start_ns, chunk.step_ns, self._interpolation, low, high, tuple(rotations))
 
     def clear(self) -> None:
         """Forget all chunks."""
@@ -323,6 +330,36 @@ def _runs(pieces: tuple[Piece, ...], times_ns: Sequence[int]) -> Iterator[tuple[
         return
     for (status, rules), run in groupby(times_ns, lambda t_ns: _locate(pieces, t_ns)):
         yield status, rules, np.fromiter(run, np.int64)
+
+
+def _bounds(robot: RobotConfig, group: ActionGroupConfig) -> tuple[Values, Values]:
+    """The lowest and highest values [D] that a group's steps should have."""
+    if group.representation == JOINT_VELOCITY:
+        most = np.array([robot.limits[joint].velocity for joint in group.joints])
+        return -most, most
+    if group.joints:
+        limits = [robot.limits[joint] for joint in group.joints]
+        return np.array([limit.min for limit in limits]), np.array([limit.max for limit in limits])
+    low, high = np.full(len(group.names), -np.inf), np.full(len(group.names), np.inf)
+    box = robot.group_limits[group.key]
+    if isinstance(box, PoseLimits):
+        low[:3], high[:3] = box.min, box.max
+    return low, high
+
+
+def _facing(chunk: Chunk, before: Chunk, t_ns: int) -> Chunk:
+    """``chunk`` with the quaternions of poses next to those of ``before`` at ``t_ns``: q and -q are the same
+    rotation, and between the wrong two of them the hand-over would take the long way."""
+    old = {group.key: group for group in before.groups}
+    groups = []
+    for group in chunk.groups:
+        if group.rotation and group.key in old:
+            here = min(max(round((t_ns - chunk.start_ns) / chunk.step_ns), 0), chunk.horizon - 1)
+            there = min(max(round((t_ns - before.start_ns) / before.step_ns), 0), before.horizon - 1)
+            if group.values[here, 3:] @ old[group.key].values[there, 3:] < 0.0:
+                group = replace(group, values=group.values * _OPPOSITE)
+        groups.append(group)
+    return replace(chunk, groups=tuple(groups))
 
 
 def _by_group(chunk: Chunk, columns: Values) -> dict[str, Values]:
