@@ -4,12 +4,13 @@
     python bench/endurance.py [--minutes M] [--json FILE] [--plot FILE] [--output DIR]
 
 Starts ``demo`` (simulated robot, policy with a small network, executor, monitor) and looks at it from
-outside: resident memory and processor time of every process from /proc, twice a second from the topics what
-the nodes report, and the time stamps of the trajectories themselves. A deadline was missed where two stamps
-are further apart than two periods while the executor says that it executes: the later period began after the
-next one was due. The executor must have counted a late period, or a stop, for each. Memory is flat when the median of the last fifth of the run exceeds that of
-the second fifth by at most ``FLAT_MB`` in every process; what is loaded at first use comes in the first
-fifth. Exit code 0: the demo's own verdict is good, memory is flat and no missed deadline is unreported.
+outside: resident memory and processor time of every process from /proc, what the nodes report on their
+topics, and the time stamps of the trajectories themselves. A deadline was missed where two stamps are further
+apart than two periods while the executor says that it executes: the later period began after the next one was
+due. The executor must have counted a late period, or a stop, for each. Memory is flat when the median of the
+last fifth of the run exceeds that of the second fifth by at most ``FLAT_MB`` in every process; what is loaded
+at first use comes in the first fifth. Exit code 0: the demo's own verdict is good, memory is flat and no
+missed deadline is unreported.
 """
 
 from __future__ import annotations
