@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The action run_task over real DDS: every way in which a task ends, and what the executor is told then."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from support_checkpoints import tiny_checkpoint
+from support_processes import Collector, RosGraph
+from support_tasks import FakeExecutor, TaskClient, swaying
+from support_topics import ROBOT, FakeRobot, NodeUnderTest, nanoseconds, so101_node
+
+pytestmark = pytest.mark.ros
+
+INACTIVE, WAITING, RUNNING, FAULT, IDLE = range(5)
+SUCCEEDED, CANCELED, ABORTED = 4, 5, 6  # of action_msgs/GoalStatus
+
+
+@dataclass
+class Bench:
+    """The policy node in a process, a robot and an executor in this one, and a client of the action."""
+
+    node: NodeUnderTest
+    graph: RosGraph
+    robot: FakeRobot
+    executor: FakeExecutor
+    client: TaskClient
+    chunks: Collector
+    status: Collector
+
+    def until(self, state: int, word: str = "") -> None:
+        self.graph.wait_until(
+            lambda: self.status and self.status[-1].state == state and word in self.status[-1].reason,
+            f"state {state} with {word!r}; the last status is {self.status[-1] if self.status else None}",
+        )
+
+    def until_chunk(self, instruction: str) -> None:
+        self.graph.wait_until(
+            lambda: self.chunks and self.chunks[-1].instruction == instruction and self.chunks[-1].horizon,
+            f"a chunk for {instruction!r}; {self.node.process.output}",
+        )
+
+    def silent(self, seconds: float = 0.5) -> bool:
+        """Whether no chunk comes."""
+        before = self.chunks[-1] if self.chunks else None
+        time.sleep(seconds)
+        return before is (self.chunks[-1] if self.chunks else None)
+
+    def ended_plan(self, instruction: str) -> bool:
+        """Whether the newest chunk tells the executor to come to rest, after all others of its session."""
+        last = self.chunks[-1]
+        assert (last.horizon, list(last.groups), last.instruction) == (0, [], instruction)
+        assert nanoseconds(last.step) == ROBOT.step_ns
+        assert abs(nanoseconds(last.header.stamp) - self.graph.now_ns()) < 30e9
+        return self.contiguous()
+
+    def contiguous(self) -> bool:
+        """Whether no sequence number is missing or twice in the newest session."""
+        session = [c.sequence for c in list(self.chunks) if c.session == self.chunks[-1].session]
+        return session == list(range(session[0], session[0] + len(session)))
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Bench]:
+    from gr00t_ros.msg import ActionChunk, PolicyStatus
+
+    parameters = [f"checkpoint:={tiny_checkpoint()}", "device:=cpu", "autostart:=true", "mode:=tasks"]
+    parameters += ["rate:=10", *(f"robot.video.{key}.frozen_after:=0.0" for key in ("front", "wrist"))]
+    with so101_node("gr00t_ros.nodes.policy_node", *parameters) as (process, graph):
+        chunks = graph.collect("/gr00t/action_chunk", ActionChunk, 10)
+        status = graph.collect("/gr00t/policy/status", PolicyStatus, 10)
+        robot, executor = FakeRobot(graph), FakeExecutor(graph)
+        process.wait_for("loaded", 120.0)
+        client = TaskClient(graph)
+        client.connect()
+        node = NodeUnderTest(process, graph, "/gr00t/policy")
+        yield Bench(node, graph, robot, executor, client, chunks, status)
+        executor.close()
+        robot.close()
+
+
+@pytest.fixture
+def bench(running: Bench) -> Bench:
+    """As ``running``, in the mode tasks, with everything well and no task."""
+    running.robot.restore()
+    running.executor.restore()
+    assert running.node.set(still_time=0.0, task_patience=5.0, replan_below=0.0) == []
+    running.until(IDLE)
+    return running
+
+
+def test_without_a_task_the_policy_is_active_and_silent(bench: Bench) -> None:
+    assert bench.node.state == "active"
+    bench.until(IDLE, "run_task")
+    mark = bench.node.mark()
+    from std_msgs.msg import String
+
+    publisher = bench.graph.publisher("/gr00t/instruction", String, 1)
+    publisher.publish(String(data="wave"))
+    assert "mode is tasks" in bench.node.told(mark)[0]
+    assert bench.silent()
+    bench.until(IDLE)
+    assert bench.status[-1].instruction == ""
+    bench.graph.node.destroy_publisher(publisher)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "time_limit", "word"),
+    [
+        ("", 0.0, "instruction"),
+        ("?!", 0.0, "instruction"),
+        ("x" * 10_000, 0.0, "10000 characters"),
+        ("go", -1.0, "time_limit"),
+        ("go", math.nan, "time_limit"),
+        ("go", math.inf, "time_limit"),
+    ],
+    ids=["empty", "no word", "long", "negative", "nan", "inf"],
+)
+def test_a_goal_that_cannot_be_a_task_is_refused_with_a_reason(
+    bench: Bench, instruction: str, time_limit: float, word: str
+) -> None:
+    mark = bench.node.mark()
+    assert not bench.client.send(instruction, time_limit).accepted
+    lines = bench.node.told(mark)
+    assert len(lines) == 1
+    assert word in lines[0]
+    assert len(lines[0]) < 400
+    bench.until(IDLE)
+
+
+def test_a_task_runs_tells_how_far_it_is_and_stops_when_canceled(bench: Bench) -> None:
+    goal = bench.client.send("pick up the block")
+    assert goal.accepted
+    bench.until_chunk("pick up the block")
+    bench.graph.wait_until(lambda: goal.feedback and goal.feedback[-1].chunks > 3, "feedback")
+    feedback = goal.feedback[-1]
+    assert feedback.phase == feedback.RUNNING
+    assert goal.feedback[0].phase == feedback.STARTING
+    assert feedback.latency > 0.0
+    assert 0.0 < feedback.remaining_plan < 1.0
+    elapsed = [message.elapsed for message in goal.feedback]
+    assert elapsed == sorted(elapsed)
+    bench.until(RUNNING)
+    goal.cancel()
+    status, result = goal.result()
+    assert status == CANCELED
+    assert result.outcome == result.CANCELED
+    assert result.duration >= feedback.elapsed
+    assert result.chunks >= feedback.chunks
+    assert bench.ended_plan("pick up the block")
+    assert bench.silent()
+    bench.until(IDLE, "the task ended")
+
+
+def test_a_task_ends_at_its_time_limit(bench: Bench) -> None:
+    goal = bench.client.send("wave", time_limit=1.0)
+    status, result = goal.result()
+    assert status == ABORTED
+    assert result.outcome == result.TIME_LIMIT
+    assert "1 s" in result.message
+    assert result.duration >= 1.0
+    assert bench.ended_plan("wave")
+
+
+def test_a_task_ends_when_the_robot_stands_still_and_not_before(bench: Bench) -> None:
+    bench.robot.spoil_joints = swaying
+    assert bench.node.set(still_time=0.6) == []
+    goal = bench.client.send("stack the cups")
+    bench.graph.wait_until(lambda: goal.feedback and goal.feedback[-1].elapsed > 1.5, "feedback")
+    assert not goal.ended
+    bench.robot.restore()
+    status, result = goal.result()
+    assert status == SUCCEEDED
+    assert result.outcome == result.STILL
+    assert bench.ended_plan("stack the cups")
+
+
+def test_joints_that_are_not_measured_do_not_stand_still(bench: Bench) -> None:
+    assert bench.node.set(still_time=0.5) == []
+    bench.robot.spoil_joints = swaying
+    goal = bench.client.send("open the drawer")
+    bench.until_chunk("open the drawer")
+    bench.robot.spoil_joints = lambda message: None
+    bench.until(WAITING, "joint_states")
+    bench.graph.wait_until(
+        lambda: goal.feedback and goal.feedback[-1].phase == goal.feedback[-1].WAITING, "phase waiting"
+    )
+    time.sleep(1.0)
+    assert not goal.ended
+    goal.cancel()
+    assert goal.result()[0] == CANCELED
+
+
+def test_a_newer_goal_takes_over_and_the_plan_goes_on(bench: Bench) -> None:
+    first = bench.client.send("open the drawer")
+    bench.until_chunk("open the drawer")
+    begin = bench.chunks[-1].sequence
+    second = bench.client.send("close the drawer")
+    status, result = first.result()
+    assert status == ABORTED
+    assert result.outcome == result.PREEMPTED
+    bench.until_chunk("close the drawer")
+    assert not second.ended
+    assert all(
+        c.horizon for c in list(bench.chunks) if c.sequence >= begin and c.session == bench.chunks[-1].session
+    )
+    assert bench.contiguous()
+    second.cancel()
+    assert second.result()[1].outcome == result.CANCELED
+
+
+def test_a_camera_that_falls_silent_ends_a_task_after_a_while(bench: Bench) -> None:
+    assert bench.node.set(task_patience=0.8) == []
+    goal = bench.client.send("pick up the block")
+    bench.until_chunk("pick up the block")
+    bench.robot.spoil_image = lambda topic, message: None
+    status, result = goal.result()
+    assert status == ABORTED
+    assert result.outcome == result.FAULT
+    assert "/camera/" in result.message
+    assert bench.ended_plan("pick up the block")
+
+
+@pytest.mark.parametrize(
+    ("fault", "word"), [("stopped", "stopped by a test"), ("silent", "nothing is heard")]
+)
+def test_an_executor_that_follows_nothing_ends_a_task(bench: Bench, fault: str, word: str) -> None:
+    assert bench.node.set(task_patience=0.8) == []
+    setattr(bench.executor, fault, True)
+    _, result = bench.client.send("pick up the block").result()
+    assert result.outcome == result.FAULT
+    assert word in result.message
+    assert bench.ended_plan("pick up the block")
+
+
+def test_while_the_executor_has_plan_enough_no_chunk_is_made(bench: Bench) -> None:
+    goal = bench.client.send("wipe the table")
+    bench.until_chunk("wipe the table")
+    bench.executor.plan_ahead_s = 100.0
+    assert bench.node.set(replan_below=0.5) == []
+    time.sleep(0.5)
+    assert bench.silent()
+    bench.until(RUNNING)
+    before = len(bench.chunks)
+    bench.executor.plan_ahead_s = -0.5
+    bench.graph.wait_until(lambda: len(bench.chunks) > before + 2, "chunks once the plan is short")
+    # A new task does not wait for the plan to run out.
+    bench.executor.plan_ahead_s = 100.0
+    newer = bench.client.send("fold the towel")
+    bench.until_chunk("fold the towel")
+    newer.cancel()
+    newer.result()
+    assert goal.ended
+
+
+def test_deactivation_ends_a_task_and_refuses_goals(bench: Bench) -> None:
+    goal = bench.client.send("pick up the block")
+    bench.until_chunk("pick up the block")
+    assert bench.node.change("deactivate")
+    status, result = goal.result()
+    assert status == ABORTED
+    assert result.outcome == result.FAULT
+    assert "deactivated" in result.message
+    assert bench.ended_plan("pick up the block")
+    assert bench.silent()
+    mark = bench.node.mark()
+    assert not bench.client.send("wave").accepted
+    assert "not active" in bench.node.told(mark)[0]
+    assert bench.node.change("activate")
+    goal = bench.client.send("wave")
+    bench.until_chunk("wave")
+    goal.cancel()
+    goal.result()
+
+
+def test_in_the_continuous_mode_a_goal_is_one_more_source_of_instructions(bench: Bench) -> None:
+    from std_msgs.msg import String
+
+    assert bench.node.change("deactivate")
+    assert bench.node.change("cleanup")
+    assert bench.node.set(mode="continuous", instruction="look around") == []
+    assert bench.node.change("configure")
+    assert bench.node.change("activate")
+    bench.until_chunk("look around")
+    goal = bench.client.send("wave")
+    bench.until_chunk("wave")
+    assert bench.contiguous()
+    goal.cancel()
+    assert goal.result()[0] == CANCELED
+    bench.until(IDLE, "a new instruction")
+    assert bench.silent()
+    goal = bench.client.send("wave")
+    bench.until_chunk("wave")
+    publisher = bench.graph.publisher("/gr00t/instruction", String, 1)
+    publisher.publish(String(data="come back"))
+    status, result = goal.result()
+    assert status == ABORTED
+    assert result.outcome == result.PREEMPTED
+    bench.until_chunk("come back")
+    goal = bench.client.send("wave")
+    bench.until_chunk("wave")
+    publisher.publish(String(data=""))
+    assert goal.result()[1].outcome == result.PREEMPTED
+    assert bench.ended_plan("wave")
+    bench.until(WAITING, "empty")
+
+
+def test_it_ends_in_order_with_a_task_under_way(running: Bench) -> None:
+    running.client.send("wave")
+    running.until_chunk("wave")
+    assert running.node.process.stop() == 0, running.node.process.output
+    assert running.node.since(0, "Traceback|Exception") == []
