@@ -233,7 +233,8 @@ class ChunkExecutor(ManagedNode):
                 if changed or began >= status_due or self._news():
                     self._publish_status()
                     status_due = began + STATUS_PERIOD_S
-                elif began >= count_due:
+                # Not instead of a status: in a flood of chunks there is one in every period.
+                if began >= count_due:
                     self._count_subscribers()
                     count_due = began + COUNT_PERIOD_S
                 interpreter.idle(pace.slack_s())
