@@ -36,20 +36,3 @@ class GroupCommand:
 def single_point(group: ActionGroupConfig, position: NDArray[np.float64], due_s: float) -> GroupCommand:
     """A command of one point [D], at rest, due in ``due_s``."""
     return GroupCommand(group, position[None], np.zeros((1, group.width)), np.array([due_s]))
-
-
-def monotone_velocities(positions: NDArray[np.float64], times_s: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Velocities [P, D] at the points [P, D], zero at both ends, for which a cubic through them never
-    overshoots.
-
-    The harmonic mean of the slopes to both sides, zero where they differ in sign (Fritsch and Butland,
-    1984): a controller that interpolates with cubic splines then stays between neighbouring points, so
-    inside the limits that they keep.
-    """
-    slopes = np.diff(positions, axis=0) / np.diff(times_s)[:, None]
-    before, after = slopes[:-1], slopes[1:]
-    same = before * after > 0.0
-    total = np.where(same, before + after, 1.0)
-    velocities = np.zeros_like(positions)
-    velocities[1:-1] = np.where(same, 2.0 * before * after / total, 0.0)
-    return velocities

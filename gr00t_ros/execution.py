@@ -311,10 +311,10 @@ class Execution:
         positions = {joint: self._measured[joint][0] for joint in self._joints}
         if self._fresh:
             for motion in self._motions:
-                motion.resume(positions, now_ns)
+                motion.resume(window, positions, now_ns)
         made = [motion.follow(window, positions, now_ns, dt) for motion in self._motions]
         for motion, move in zip(self._motions, made, strict=True):
-            motion.sent(move)
+            motion.sent(move, now_ns)
         self._silent = self._fresh = False
         self.counters.commands_clipped += any(move.clipped for move in made)
         return tuple(move.command for move in made)

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from gr00t_ros.motion import GroupMotion
+from gr00t_ros.motion_streamed import StreamedMotion
+from gr00t_ros.motion_trajectory import TrajectoryMotion
 from gr00t_ros.motion_types import Motion
 from gr00t_ros.robot import RobotConfig
-from gr00t_ros.robot_types import ActionGroupConfig
+from gr00t_ros.robot_types import JOINT_TRAJECTORY, ActionGroupConfig
 from gr00t_ros.safety import SafetyFilter
 
 
@@ -14,4 +15,6 @@ def motion_for(
     group: ActionGroupConfig, robot: RobotConfig, safety: SafetyFilter, *, period_s: float, lookahead_s: float
 ) -> Motion:
     """A command every ``period_s``; whoever interpolates is at rest ``lookahead_s`` after the last one."""
-    return GroupMotion(group, robot, safety, period_s=period_s, lookahead_s=lookahead_s)
+    if group.interface == JOINT_TRAJECTORY:
+        return TrajectoryMotion(group, robot, safety, period_s=period_s, lookahead_s=lookahead_s)
+    return StreamedMotion(group, robot, safety)

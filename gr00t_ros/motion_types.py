@@ -62,10 +62,10 @@ class Motion(Protocol):
         """Nothing is sent from here on, and others may move the robot."""
         ...
 
-    def resume(self, measured: Mapping[str, float], now_ns: int) -> None:
+    def resume(self, window: Window, measured: Mapping[str, float], now_ns: int) -> None:
         """The plan is followed from now on, and was not a period ago: go over to it smoothly from what is
         under way, or from where the robot is measured at the first motion and where somebody moved it after
-        :meth:`leave`."""
+        :meth:`leave`. Raises UnsafeCommand where nothing may begin."""
         ...
 
     def follow(self, window: Window, measured: Mapping[str, float], now_ns: int, dt: float) -> Move:
@@ -73,7 +73,7 @@ class Motion(Protocol):
         UnsafeCommand; changes nothing."""
         ...
 
-    def sent(self, move: Move) -> None:
+    def sent(self, move: Move, now_ns: int) -> None:
         """Remembers ``move`` as what is commanded now."""
         ...
 

@@ -232,8 +232,8 @@ class ActionGroupConfig:
 class JointLimits:
     """What one joint may be commanded: rad, rad/s, rad/s^2 (m for sliding joints).
 
-    ``acceleration`` is None where the YAML gives none: velocity may then change at once. ``min`` and ``max``
-    are infinite for a wheel, which is commanded by velocity and turns without end. ``max_tracking_error`` is
+    ``acceleration`` is None where the YAML gives none: velocity may then change at once; so is ``jerk``
+    (rad/s^3, m/s^3), how fast acceleration may change while a plan is followed. ``min`` and ``max`` are infinite for a wheel, which is commanded by velocity and turns without end. ``max_tracking_error`` is
     how far a command may be from the measured position. ``max_engine_error`` is how far an engine's action
     may be from the float32 network's, None where the robot's common value holds.
     """
@@ -244,6 +244,7 @@ class JointLimits:
     acceleration: float | None = None
     max_tracking_error: float = DEFAULT_MAX_TRACKING_ERROR
     max_engine_error: float | None = None
+    jerk: float | None = None
 
     @property
     def has_ends(self) -> bool:

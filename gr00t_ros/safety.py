@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gr00t_ros.errors import UnsafeCommand
 from gr00t_ros.robot import RobotConfig
-from gr00t_ros.robot_types import JointLimits
+from gr00t_ros.safety_limits import TOLERANCE, GroupLimits, clip
 
 Values = NDArray[np.float64]
 
@@ -32,8 +32,6 @@ Values = NDArray[np.float64]
 MAX_PERIOD = 0.2
 # A period shorter than this (s) is no period: nothing moves, and no speed is computed from it.
 MIN_PERIOD = 1e-6
-# Changes smaller than this (rad, m) are rounding, not clipping.
-CLIP_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -50,15 +48,14 @@ class Filtered:
     clipped: tuple[str, ...] = ()
 
 
-class _GroupLimits:
-    """The limits of some joints as arrays [D]."""
+@dataclass(frozen=True)
+class FilteredPath:
+    """Points of a trajectory that may be sent: ``values`` and ``velocities`` [K, D], SI, the first where the
+    joints are. ``clipped`` as in :class:`Filtered`."""
 
-    def __init__(self, limits: Sequence[JointLimits]) -> None:
-        self.low = np.array([limit.min for limit in limits])
-        self.high = np.array([limit.max for limit in limits])
-        self.velocity = np.array([limit.velocity for limit in limits])
-        self.acceleration = np.array([np.inf if x.acceleration is None else x.acceleration for x in limits])
-        self.tracking = np.array([limit.max_tracking_error for limit in limits])
+    values: Values
+    velocities: Values
+    clipped: tuple[str, ...] = ()
 
 
 class SafetyFilter:
@@ -68,7 +65,8 @@ class SafetyFilter:
 
     def __init__(self, robot: RobotConfig) -> None:
         self._limits = dict(robot.limits)
-        self._groups: dict[tuple[str, ...], _GroupLimits] = {}
+        self._stops = frozenset[str]()  # kinds of limits that a plan may not exceed
+        self._groups: dict[tuple[str, ...], GroupLimits] = {}
         self.counters = dict.fromkeys(("position", "tracking", "velocity", "acceleration", "refused"), 0)
 
     def apply(
@@ -81,19 +79,28 @@ class SafetyFilter:
         *,
         previous_velocity: ArrayLike | None = None,
         target_velocity: ArrayLike | None = None,
+        previous_acceleration: Values | None = None,
     ) -> Filtered:
         """The command for joints ``names`` that comes nearest to ``target`` [D] within all limits.
 
         ``previous_command`` [D] is what was commanded ``dt`` seconds ago; None means the first command, which
         starts from ``measured`` [D], the joints' measured positions. ``previous_velocity`` [D], the
         ``velocities`` of the previous result, turns acceleration limits on; ``target_velocity`` [D] says how
-        the target moves, so that a moving target is followed without lag. Raises UnsafeCommand, without any
+        the target moves, so that a moving target is followed without lag; ``previous_acceleration`` [D] turns
+        jerk limits on. Raises UnsafeCommand, without any
         result, for non-finite values, unknown joints, wrong lengths, and a first command for a joint that
         stands outside its limits.
         """
         try:
             return self._apply(
-                tuple(names), target, previous_command, measured, dt, previous_velocity, target_velocity
+                tuple(names),
+                target,
+                previous_command,
+                measured,
+                dt,
+                previous_velocity,
+                target_velocity,
+                previous_acceleration,
             )
         except UnsafeCommand:
             self.counters["refused"] += 1
@@ -108,6 +115,7 @@ class SafetyFilter:
         dt: float,
         previous_velocity: ArrayLike | None,
         target_velocity: ArrayLike | None,
+        gained: Values | None,
     ) -> Filtered:
         limits = self._limits_of(names)
         wanted = _finite(names, target, "target")
@@ -115,30 +123,30 @@ class SafetyFilter:
         if previous_command is None:
             previous = self._first(names, position, limits)
         else:
-            previous = _clip(_finite(names, previous_command, "previous command"), limits.low, limits.high)
+            previous = clip(_finite(names, previous_command, "previous command"), limits.low, limits.high)
         if not (math.isfinite(dt) and dt >= 0.0):
             raise UnsafeCommand(f"period is {dt} s, expected a finite time of at least 0")
         dt = min(float(dt), MAX_PERIOD)
 
-        inside = _clip(wanted, limits.low, limits.high)
-        near = _clip(inside, position - limits.tracking, position + limits.tracking)
-        near = _clip(near, limits.low, limits.high)  # the measured joint itself may stand outside
+        inside = clip(wanted, limits.low, limits.high)
+        near = clip(inside, position - limits.tracking, position + limits.tracking)
+        near = clip(near, limits.low, limits.high)  # the measured joint itself may stand outside
         if dt < MIN_PERIOD:
             return Filtered(previous, np.zeros(len(names)), self._noted(names, position=(inside, wanted)))
         reach = limits.velocity * dt
-        slow = result = _clip(near, previous - reach, previous + reach)
+        slow = result = clip(near, previous - reach, previous + reach)
         if previous_velocity is not None:
             before = _finite(names, previous_velocity, "previous velocity")
             moving = np.zeros(len(names))
             if target_velocity is not None:
                 moving = _finite(names, target_velocity, "target velocity")
                 # A target that was moved stands still where it was moved to.
-                moving[np.abs(near - wanted) > CLIP_TOLERANCE] = 0.0
-                moving = _clip(moving, -limits.velocity, limits.velocity)
-            result = _within_acceleration(near, previous, before, moving, limits, dt)
-            result = _clip(result, limits.low, limits.high)  # only rounding is left to remove
+                moving[np.abs(near - wanted) > TOLERANCE] = 0.0
+                moving = clip(moving, -limits.velocity, limits.velocity)
+            result = limits.step_within(near, previous, before, moving, dt, gained)
+            result = clip(result, limits.low, limits.high)  # only rounding is left to remove
         clipped: tuple[str, ...] = ()
-        if np.abs(result - wanted).max(initial=0.0) > CLIP_TOLERANCE:
+        if np.abs(result - wanted).max(initial=0.0) > TOLERANCE:
             clipped = self._noted(
                 names,
                 position=(inside, wanted),
@@ -148,10 +156,102 @@ class SafetyFilter:
             )
         return Filtered(result, (result - previous) / dt, clipped)
 
-    def _first(self, names: tuple[str, ...], measured: Values, limits: _GroupLimits) -> Values:
+    def follow(
+        self,
+        names: tuple[str, ...],
+        target: Values,
+        target_velocity: Values,
+        previous: Values | None,
+        velocity: Values,
+        acceleration: Values,
+        measured: Values,
+        dt: float,
+    ) -> Filtered:
+        """As :meth:`apply` with all of it [D]; but a target that keeps the limits is passed on to the letter.
+        What would accelerate too much is smoothed, and so is the way back to a plan that was out of reach: it
+        must not overshoot."""
+        step = self.apply(names, target, previous, measured, dt)
+        bound = min(max(dt, MIN_PERIOD), MAX_PERIOD)
+        limits = self._limits_of(names)
+        most = limits.acceleration * bound + TOLERANCE
+        change = step.velocities - velocity
+        moving = step.velocities
+        rest = step.values + moving * (np.abs(moving) * limits.brake + bound)
+        if (
+            not step.clipped
+            and (np.maximum(np.abs(change), np.abs(target_velocity - moving)) <= most).all()
+            and (clip(rest, limits.low, limits.high) == rest).all()
+            and not (
+                limits.has_jerk
+                and (np.abs(change - acceleration * bound) > limits.jerk * bound * bound).any()
+            )
+        ):
+            return step
+        return self.apply(
+            names,
+            target,
+            previous,
+            measured,
+            dt,
+            previous_velocity=velocity,
+            target_velocity=target_velocity,
+            previous_acceleration=acceleration,
+        )
+
+    def path(
+        self,
+        names: tuple[str, ...],
+        spacing_s: float,
+        period_s: float,
+        start: tuple[Values, Values, Values],
+        plan: tuple[Values, Values],
+        way: tuple[Values, Values],
+        measured: Values,
+    ) -> FilteredPath:
+        """Points of a trajectory ``spacing_s`` apart, of which ``period_s`` is executed before the next.
+
+        ``start`` is position, velocity and acceleration [D] of the joints' reference now, ``plan`` positions
+        and velocities [K, D] to follow from now on, ``way`` the same as one would like to reach them from
+        ``start``, in whose first row it is. The way is taken as it is when the cubics through its points keep
+        every limit; if not with these velocities (straight lines have none that last), then with those that
+        its points imply. What is left is led along the plan inside the limits. Raises UnsafeCommand for
+        values that are not finite.
+        """
+        limits = self._limits_of(names)
+        values, velocities = way
+        if not (np.isfinite(values).all() and np.isfinite(velocities).all() and np.isfinite(measured).all()):
+            self.counters["refused"] += 1
+            raise UnsafeCommand(f"the way of {', '.join(names)} is not finite: {values.tolist()}")
+        position, speed, gained = start
+        if limits.keeps(values, velocities, spacing_s, period_s, gained, measured):
+            return FilteredPath(values, velocities)
+        rise = (values[1:] - values[:-1]) / spacing_s
+        implied = velocities.copy()
+        implied[1:-1] = 0.5 * (rise[1:] + rise[:-1])
+        if limits.keeps(values, implied, spacing_s, period_s, gained, measured):
+            return FilteredPath(values, implied)
+        wanted, moving = plan
+        inside = clip(wanted, limits.low, limits.high)
+        near = clip(inside, measured - limits.tracking, measured + limits.tracking)
+        near = clip(near, limits.low, limits.high)  # the measured joint itself may stand outside
+        # A target that was moved stands still where it was moved to.
+        moving = np.where(np.abs(near - wanted) > TOLERANCE, 0.0, moving)
+        moving = clip(moving, -limits.velocity, limits.velocity)
+        points, speeds, there = limits.lead(position, speed, gained, near, moving, spacing_s, period_s)
+        fast = ~there & (np.abs(speeds) >= limits.velocity * (1.0 - TOLERANCE))
+        clipped = self._noted(
+            names,
+            position=(inside[1:], wanted[1:]),
+            tracking=(near[1:], inside[1:]),
+            velocity=(np.where(fast, np.inf, 0.0), 0.0),
+            acceleration=(np.where(there | fast, 0.0, np.inf), 0.0),
+        )
+        return FilteredPath(points, speeds, clipped)
+
+    def _first(self, names: tuple[str, ...], measured: Values, limits: GroupLimits) -> Values:
         """Where the first command starts. A joint just outside its limits is led back in; one that is further
         out than a command may ever be from it cannot be: somebody has to look."""
-        start = _clip(measured, limits.low, limits.high)
+        start = clip(measured, limits.low, limits.high)
         for i in np.flatnonzero(np.abs(start - measured) > limits.tracking):
             raise UnsafeCommand(
                 f"{names[i]} stands at {measured[i]:.3f}, outside its limits {limits.low[i]:g} to "
@@ -159,7 +259,7 @@ class SafetyFilter:
             )
         return start
 
-    def _limits_of(self, names: tuple[str, ...]) -> _GroupLimits:
+    def _limits_of(self, names: tuple[str, ...]) -> GroupLimits:
         group = self._groups.get(names)
         if group is None:
             for name in names:
@@ -167,52 +267,24 @@ class SafetyFilter:
                     raise UnsafeCommand(
                         f"joint {name!r} has no limits in the robot YAML: it is not commanded"
                     )
-            group = self._groups[names] = _GroupLimits([self._limits[name] for name in names])
+            group = self._groups[names] = GroupLimits([self._limits[name] for name in names])
         return group
 
-    def _noted(self, names: tuple[str, ...], **stages: tuple[Values, Values]) -> tuple[str, ...]:
-        """Count and name what each kind of limit changed, from what came out of it and what went in."""
+    def _noted(self, names: tuple[str, ...], **stages: tuple[ArrayLike, ArrayLike]) -> tuple[str, ...]:
+        """Count and name what each kind of limit changed, from what came out of it and what went in, [D] or
+        [K, D]. Raises UnsafeCommand where such a change stops the robot."""
         clipped: list[str] = []
         for kind, (got, asked) in stages.items():
-            changed = np.flatnonzero(np.abs(got - asked) > CLIP_TOLERANCE)
-            self.counters[kind] += len(changed)
-            clipped.extend(f"{names[i]} ({kind})" for i in changed)
+            changed = np.abs(np.subtract(got, asked)) > TOLERANCE
+            found = np.flatnonzero(changed.reshape(-1, len(names)).any(axis=0))
+            self.counters[kind] += len(found)
+            clipped.extend(f"{names[i]} ({kind})" for i in found)
+            if len(found) and kind in self._stops:
+                raise UnsafeCommand(
+                    f"the plan exceeds the {kind} limit of {', '.join(names[i] for i in found)} "
+                    f"(executor.violations.{kind}: stop)"
+                )
         return tuple(clipped)
-
-
-def _within_acceleration(
-    target: Values,
-    previous: Values,
-    velocity: Values,
-    target_velocity: Values,
-    limits: _GroupLimits,
-    dt: float,
-) -> Values:
-    """The position after ``dt`` on the way to ``target``, with bounded change of velocity and room to brake.
-
-    Relative to the moving target the joint may approach at ``stopping_speed`` of the distance left, so that
-    it arrives without overshoot; the same bound towards the position limits holds absolutely. Both are
-    recursively feasible: braking at the acceleration limit always keeps them (v*dt + v*v/2a <= d gives the
-    same for the next period).
-    """
-    a = limits.acceleration
-    error = target - (previous + target_velocity * dt)
-    wish = target_velocity + np.copysign(_stopping_speed(np.abs(error), a, dt), error)
-    wish = _clip(wish, velocity - a * dt, velocity + a * dt)
-    down = np.minimum(limits.velocity, _stopping_speed(previous - limits.low, a, dt))
-    up = np.minimum(limits.velocity, _stopping_speed(limits.high - previous, a, dt))
-    return previous + _clip(wish, -down, up) * dt
-
-
-def _stopping_speed(distance: Values, acceleration: Values, dt: float) -> Values:
-    """The highest speed v for one period dt after which braking still ends within ``distance``: v*dt + v*v/2a
-    = d."""
-    return 2.0 * distance / (np.sqrt(dt * dt + 2.0 * distance / acceleration) + dt)
-
-
-def _clip(values: Values, low: Values, high: Values) -> Values:
-    """As np.clip, in a third of its time for arrays of a few joints; ``high`` wins."""
-    return np.minimum(np.maximum(values, low), high)
 
 
 def _finite(names: tuple[str, ...], values: ArrayLike, what: str) -> Values:

@@ -85,8 +85,8 @@ def test_the_gravest_of_several_faults_counts(rig: Rig, faults: tuple[Fault, ...
 
 def test_a_graver_fault_brakes_what_a_hold_lets_end_by_itself() -> None:
     driven = Driven(make())
-    driven.offer(ramp(40, 0.09))
-    driven.run(0.6)
+    driven.offer(ramp(40, 0.04))
+    driven.run(1.0)
     driven.faults = (HOLD,)
     soft = of(driven.period(), "arm").positions[-1]
     driven.faults = (STOP,)

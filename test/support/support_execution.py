@@ -113,7 +113,7 @@ class Driven(Rig):
     def assert_forward_within_limits(self) -> None:
         speeds = np.array(self.speeds)
         assert speeds.max() <= 1.1 * ROBOT.limits["shoulder_pan"].velocity
-        assert speeds.min() >= -1e-6
+        assert speeds.min() >= -1e-3
 
 
 def make(robot: RobotConfig = ROBOT, enabled: bool = True) -> Execution:

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The limits of some joints as arrays, and how far a motion may go inside them: the arithmetic of ``safety``.
+
+Two kinds of step. ``step_within`` is for a position that is sent once a period and stands: its velocity is
+the way of one period. ``lead`` is for the points of a trajectory, between which a controller runs a cubic:
+there a point has a velocity of its own, and every limit is kept by the curve, not only by its points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gr00t_ros.robot_types import JointLimits
+
+Values = NDArray[np.float64]
+
+# Changes smaller than this (rad, m) are rounding, not clipping; the same share of a limit is.
+TOLERANCE = 1e-9
+
+
+class GroupLimits:
+    """The limits of some joints as arrays [D]; what a joint does not have is infinite."""
+
+    def __init__(self, limits: Sequence[JointLimits]) -> None:
+        self.low = np.array([limit.min for limit in limits])
+        self.high = np.array([limit.max for limit in limits])
+        self.velocity = np.array([limit.velocity for limit in limits])
+        self.acceleration = np.array([np.inf if x.acceleration is None else x.acceleration for x in limits])
+        self.jerk = np.array([np.inf if x.jerk is None else x.jerk for x in limits])
+        self.tracking = np.array([limit.max_tracking_error for limit in limits])
+        self.has_jerk = bool(np.isfinite(self.jerk).any())
+        # What ``keeps`` compares with, rounding allowed.
+        self._low, self._high = self.low - TOLERANCE, self.high + TOLERANCE
+        self._velocity = self.velocity * (1.0 + TOLERANCE)
+        self._acceleration = self.acceleration * (1.0 + 1e-6) + 1e-6
+        self.brake = 0.5 / self.acceleration
+
+    def keeps(
+        self,
+        positions: Values,
+        velocities: Values,
+        spacing_s: float,
+        period_s: float,
+        acceleration: Values,
+        measured: Values,
+    ) -> bool:
+        """Whether cubics through points [K, D] ``spacing_s`` apart keep all limits, and each joint could stop
+        before its position limit after every one. The first point is where the joints are, at
+        ``acceleration`` [D], which the jerk limit lets change for ``period_s``."""
+        after, speed = positions[1:], velocities[1:]
+        before = velocities[:-1]
+        rise = (after - positions[:-1]) / spacing_s
+        # Accelerations at both ends of each cubic, times the spacing; between them it changes evenly.
+        begin = 6.0 * rise - 4.0 * before - 2.0 * speed
+        end = 2.0 * before + 4.0 * speed - 6.0 * rise
+        if (np.maximum(np.abs(begin), np.abs(end)) > self._acceleration * spacing_s).any():
+            return False
+        fastest = np.maximum(np.abs(speed), np.abs(1.5 * rise - 0.25 * (before + speed)))
+        if (fastest > self._velocity).any():
+            return False
+        # Where it would stand after the point, and the Bezier point before it.
+        reach = after + speed * (np.abs(speed) * self.brake + 0.5 * spacing_s)
+        back = after - speed * (spacing_s / 3.0)
+        if (np.maximum(reach, back) > self._high).any() or (np.minimum(reach, back) < self._low).any():
+            return False
+        if (np.abs(after - measured) > self.tracking).any():
+            return False
+        if not self.has_jerk:
+            return True
+        most = self.jerk * (1.0 + 1e-6) + 1e-6
+        sudden = np.abs(begin[0] / spacing_s - acceleration) > most * period_s
+        return not (sudden.any() or (np.abs(end - begin) > most * spacing_s * spacing_s).any())
+
+    def lead(
+        self,
+        start: Values,
+        speed: Values,
+        acceleration: Values,
+        values: Values,
+        velocities: Values,
+        spacing_s: float,
+        period_s: float,
+    ) -> tuple[Values, Values, NDArray[np.bool_]]:
+        """Points [K, D] ``spacing_s`` apart, the first at ``start``, that come as near to ``values`` and
+        ``velocities`` [K, D] (inside the position limits) as all limits let them; and which of them are there
+        exactly.
+
+        A joint goes there at once where the cubic keeps the limits. Otherwise it moves with one acceleration
+        from point to point, relative to the moving target never faster than it could stop within what is
+        left, so that it arrives without overshoot; and never so fast that it could not stop before its
+        position limit.
+        """
+        h, a = spacing_s, self.acceleration
+        points, speeds = np.empty_like(values), np.empty_like(values)
+        there = np.ones(values.shape, bool)
+        points[0], speeds[0] = start, speed
+        p, v, change = start, speed, self.jerk * period_s
+        for k in range(1, len(values)):
+            q, w = values[k], velocities[k]
+            rise = (q - p) / h
+            begin, end = 6.0 * rise - 4.0 * v - 2.0 * w, 2.0 * v + 4.0 * w - 6.0 * rise
+            reach = q + w * (np.abs(w) * self.brake + 0.5 * h)
+            exact = np.maximum(np.abs(begin), np.abs(end)) <= self._acceleration * h
+            exact &= np.maximum(np.abs(w), np.abs(1.5 * rise - 0.25 * (v + w))) <= self._velocity
+            exact &= (np.maximum(reach, q - w * (h / 3.0)) <= self._high) & (
+                np.minimum(reach, q - w * (h / 3.0)) >= self._low
+            )
+            left = q - w * h - p - (v - w) * (0.5 * h)
+            wish = w + np.copysign(self._approach(np.abs(left), h), left)
+            if self.has_jerk:
+                exact &= np.abs(begin / h - acceleration) <= change
+                exact &= np.abs(end - begin) <= self.jerk * h * h
+                wish = clip(wish, v + (acceleration - change) * h, v + (acceleration + change) * h)
+            wish = clip(wish, v - a * h, v + a * h)
+            wish = clip(wish, -self.velocity, self.velocity)
+            down = stopping_speed(np.maximum(p + v * (0.5 * h) - self.low, 0.0), a, 0.5 * h)
+            up = stopping_speed(np.maximum(self.high - p - v * (0.5 * h), 0.0), a, 0.5 * h)
+            wish = clip(wish, -down, up)
+            led = clip(p + (v + wish) * (0.5 * h), self.low, self.high)
+            if self.has_jerk:
+                acceleration = np.where(exact, end / h, (wish - v) / h)
+                change = self.jerk * h
+            p, v = np.where(exact, q, led), np.where(exact, w, wish)
+            points[k], speeds[k], there[k] = p, v, exact
+        return points, speeds, there
+
+    def step_within(
+        self,
+        target: Values,
+        previous: Values,
+        velocity: Values,
+        target_velocity: Values,
+        dt: float,
+        acceleration: Values | None = None,
+    ) -> Values:
+        """The position after ``dt`` on the way to ``target``, with bounded change of velocity and room to
+        brake; with ``acceleration``, that of the period before, also of acceleration.
+
+        Relative to the moving target the joint may approach at ``stopping_speed`` of the distance left, so
+        that it arrives without overshoot; the same bound towards the position limits holds absolutely. Both
+        are recursively feasible: braking at the acceleration limit always keeps them (v*dt + v*v/2a <= d
+        gives the same for the next period).
+        """
+        a = self.acceleration
+        error = target - (previous + target_velocity * dt)
+        wish = target_velocity + np.copysign(self._approach(np.abs(error), dt), error)
+        if self.has_jerk and acceleration is not None:
+            change = self.jerk * dt
+            wish = clip(
+                wish, velocity + (acceleration - change) * dt, velocity + (acceleration + change) * dt
+            )
+        wish = clip(wish, velocity - a * dt, velocity + a * dt)
+        down = np.minimum(self.velocity, stopping_speed(previous - self.low, a, dt))
+        up = np.minimum(self.velocity, stopping_speed(self.high - previous, a, dt))
+        return previous + clip(wish, -down, up) * dt
+
+    def _approach(self, distance: Values, dt: float) -> Values:
+        """The highest speed towards a place ``distance`` away at which one may still arrive without
+        overshoot."""
+        speed = stopping_speed(distance, self.acceleration, dt)
+        if not self.has_jerk:
+            return speed
+        # Braking that sets in and ends at the jerk limit takes v * sqrt(v / j); half of that to spare.
+        return np.minimum(speed, np.cbrt(self.jerk * (distance / 1.5) ** 2))
+
+
+def stopping_speed(distance: Values, acceleration: Values, dt: float) -> Values:
+    """The highest speed v for one period dt after which braking still ends within ``distance``: v*dt + v*v/2a
+    = d."""
+    return 2.0 * distance / (np.sqrt(dt * dt + 2.0 * distance / acceleration) + dt)
+
+
+def clip(values: Values, low: Values, high: Values) -> Values:
+    """As np.clip, in a third of its time for arrays of a few joints; ``high`` wins."""
+    return np.minimum(np.maximum(values, low), high)
