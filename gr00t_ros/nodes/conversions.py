@@ -225,3 +225,12 @@ _COMMANDS: dict[str, Callable[[GroupCommand, int], Any]] = {
     TWIST_STAMPED: _twist_stamped,
     POSE_STAMPED: _pose,
 }
+# The message of each interface, for publishers.
+COMMAND_TYPES: dict[str, type] = {
+    JOINT_TRAJECTORY: JointTrajectory,
+    FLOAT64_MULTI_ARRAY: Float64MultiArray,
+    JOINT_STATE: JointState,
+    TWIST: Twist,
+    TWIST_STAMPED: TwistStamped,
+    POSE_STAMPED: PoseStamped,
+}
