@@ -115,9 +115,10 @@ def policy_process(arguments: argparse.Namespace, ros_arguments: list[str]) -> i
     from gr00t_ros.nodes.policy_node import PolicyNode
 
     latency_s = arguments.latency / 1e3
-    frames: list[tuple[str, int, int, int]] = []  # topic, number, stamp, received
-    chunks: list[tuple[int, int, float]] = []  # stamp, published, image processing in s
-    processing = 0.0
+    frames: list[tuple[str, int, int, int, int]] = []  # topic, number, stamp, received, callback
+    # stamp, published, image processing in s, policy called, policy done
+    chunks: list[tuple[int, int, float, int, int]] = []
+    processing, called, done = 0.0, 0, 0
     real_get_action = gr00t_model.Gr00tPolicy.get_action
 
     class Sleeping:
@@ -134,9 +135,11 @@ def policy_process(arguments: argparse.Namespace, ros_arguments: list[str]) -> i
             return getattr(self._engine, name)
 
     def get_action(self: Any, observation: Any, *rest: Any, **named: Any) -> Any:
-        nonlocal processing
+        nonlocal processing, called, done
+        called = time.time_ns()
         if not arguments.processing:
             time.sleep(latency_s)
+            done = time.time_ns()
             zeros = {k: np.zeros((1, self.horizon, w), np.float32) for k, w in self.action_widths.items()}
             return zeros, {"timing": {"processing_s": 0.0, "inference_s": latency_s, "decoding_s": 0.0}}
         if not isinstance(self._engine, Sleeping):
@@ -144,6 +147,7 @@ def policy_process(arguments: argparse.Namespace, ros_arguments: list[str]) -> i
             self._engine = Sleeping(self._engine, shape)
         actions, info = real_get_action(self, observation, *rest, **named)
         processing = info["timing"]["processing_s"] + info["timing"]["decoding_s"]
+        done = time.time_ns()
         return actions, info
 
     def nanoseconds(stamp: Any) -> int:
@@ -158,9 +162,8 @@ def policy_process(arguments: argparse.Namespace, ros_arguments: list[str]) -> i
 
             def take(message: Any, info: Any) -> None:
                 header, info = message.header, info if isinstance(info, dict) else vars(info)
-                frames.append(
-                    (topic, int(header.frame_id), nanoseconds(header.stamp), info["received_timestamp"])
-                )
+                number, received = int(header.frame_id), info["received_timestamp"]
+                frames.append((topic, number, nanoseconds(header.stamp), received, time.time_ns()))
                 callback(message)
 
             return super().create_subscription(kind, topic, take, *rest, **named)
@@ -172,7 +175,8 @@ def policy_process(arguments: argparse.Namespace, ros_arguments: list[str]) -> i
 
                 def publish_and_note(message: Any) -> None:
                     publish(message)
-                    chunks.append((nanoseconds(message.header.stamp), time.time_ns(), processing))
+                    stamp = nanoseconds(message.header.stamp)
+                    chunks.append((stamp, time.time_ns(), processing, called, done))
 
                 publisher.publish = publish_and_note
             return publisher
@@ -261,20 +265,25 @@ def evaluate(noted: dict[str, Any], latency_ms: float, arrivals: list[float]) ->
     """Figures in ms from what the policy node noted (stamps and times in ns)."""
     numbers: dict[str, list[int]] = defaultdict(list)
     received: dict[int, int] = {}  # stamp -> last arrival: what the chunk was made of
-    for topic, number, stamp, arrival in noted["frames"]:
+    taken: dict[int, int] = {}  # stamp -> last callback
+    for topic, number, stamp, arrival, callback in noted["frames"]:
         numbers[topic].append(number)
         received[stamp] = max(arrival, received.get(stamp, 0))
+        taken[stamp] = max(callback, taken.get(stamp, 0))
     lost = sum(seen[-1] - seen[0] + 1 - len(set(seen)) for seen in numbers.values())
     settled = min(received) + SETTLE_S * 1e9
-    overhead, waiting, processing = [], [], []
+    overhead, waiting, processing, stages = [], [], [], []
     for before, chunk in zip(noted["chunks"], noted["chunks"][1:], strict=False):
-        stamp, published, processing_s = chunk
+        stamp, published, processing_s, called, done = chunk
         if stamp < settled or stamp not in received:
             continue
         begin = max(received[stamp], before[1])
         waiting.append((begin - received[stamp]) / 1e6)
         processing.append(processing_s * 1e3)
         overhead.append((published - begin) / 1e6 - latency_ms - processing_s * 1e3)
+        late = (done - called) / 1e6 - latency_ms - processing_s * 1e3
+        taken_at = max(taken[stamp], before[1])
+        stages.append(((taken_at - begin) / 1e6, (called - taken_at) / 1e6, late, (published - done) / 1e6))
     if not overhead:
         raise SystemExit("no chunk was made in the time measured")
     with_processing = np.add(overhead, processing)
@@ -285,6 +294,7 @@ def evaluate(noted: dict[str, Any], latency_ms: float, arrivals: list[float]) ->
         "overhead_max_ms": float(np.max(overhead)),
         "with_processing_p50_ms": float(np.median(with_processing)),
         "with_processing_p99_ms": float(np.quantile(with_processing, 0.99)),
+        **dict(zip(STAGES, np.median(stages, axis=0).tolist(), strict=True)),
         "waited_for_engine_p50_ms": float(np.median(waiting)),
         "stamp_to_arrival_p50_ms": float(np.median(arrivals)) * 1e3,
         "stamp_to_arrival_p99_ms": float(np.quantile(arrivals, 0.99)) * 1e3,
@@ -294,6 +304,9 @@ def evaluate(noted: dict[str, Any], latency_ms: float, arrivals: list[float]) ->
     return {key: round(value, 3) if isinstance(value, float) else value for key, value in figures.items()}
 
 
+# Medians of what the overhead consists of: from arrival to callback, from there to the policy's call, the
+# sleep's own lateness, and from the policy's answer to publication.
+STAGES = ("to_callback_p50_ms", "to_policy_p50_ms", "late_wake_up_p50_ms", "to_publication_p50_ms")
 COLUMNS = (
     ("overhead_p50_ms", "median"),
     ("overhead_p99_ms", "p99"),
