@@ -251,10 +251,14 @@ class Planner:
         arrived = dict(self._arrivals).get(observation.t_obs_ns)
         if arrived is not None:
             self.progress.waiting_s = time.monotonic() - arrived
+        self._count_superseded()
+        self._plan(observation, ends)
+
+    def _count_superseded(self) -> None:
+        """All frames since the last one that was looked at, but the newest."""
         superseded, self._superseded = self._superseded - 1, 0
         if superseded > 0:
             self.progress.skipped["superseded by a newer frame"] += superseded
-        self._plan(observation, ends)
 
     def _gather(self, newest_ns: int | None) -> bool:
         """Whether to wait a little for what belongs to the newest frame."""
@@ -364,7 +368,7 @@ class Planner:
                 told[key] = text
         if newest_ns is not None and newest_ns != self._skipped_ns:
             self._skipped_ns = newest_ns
-            self._superseded = 0
+            self._count_superseded()
             self.progress.skipped.update(f"{cause.kind} {cause.source}" for cause in error.causes)
         if time.monotonic() >= self._tell_from:
             self._causes.update(told, "no chunks: ")

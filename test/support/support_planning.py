@@ -16,6 +16,7 @@ from gr00t_ros.instruction import Instruction
 from gr00t_ros.observation import ObservationBuilder
 from gr00t_ros.planning import Planner
 from gr00t_ros.progress import State
+from gr00t_ros.robot import RobotConfig
 from support_messages import compressed_image, grey_image, joint_state, modality
 from support_robots import small_config
 
@@ -57,7 +58,9 @@ class FakePolicy:
 class Bench:
     """A running planner with its inputs and outputs in reach."""
 
-    def __init__(self, rate: float = 0.0, session: int = 7, chunking: Any = None) -> None:
+    def __init__(
+        self, rate: float = 0.0, session: int = 7, chunking: Any = None, robot: RobotConfig = ROBOT
+    ) -> None:
         self.policy = FakePolicy()
         self.instruction = Instruction("say it")
         self.chunks: list[Chunk] = []
@@ -70,9 +73,9 @@ class Bench:
         self._begin_ns = time.time_ns()
         self.changed: Callable[[], None] = lambda: self.states.append(self.planner.progress.state)
         self.planner = Planner(
-            ROBOT,
+            robot,
             self.policy,
-            ObservationBuilder(ROBOT, MODALITY),
+            ObservationBuilder(robot, MODALITY),
             self.instruction,
             delta0=0,
             session=session,
