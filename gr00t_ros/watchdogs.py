@@ -10,7 +10,8 @@ once a period. Thresholds and reactions are the robot YAML's (``robot_types.Watc
 - ``policy_heartbeat``: nothing on ``policy/status``. Armed once something was heard there: chunks may come
   from something that is no policy node.
 - ``period_overrun``: a period of the control loop began too late. Lasts for that one period.
-- ``command_subscribers``: a command topic has no subscriber. Counted from the activation on.
+- ``command_subscribers``: a command topic has no subscriber. After the activation one has ``GRACE_S`` to be
+  discovered.
 
 Whether ROS time and the measured joints can be trusted (``clock``, ``joint_state_age``) the execution asks
 itself, with the same thresholds and reactions: without them it could not place a single command.
@@ -26,6 +27,8 @@ from gr00t_ros.faults import Fault
 from gr00t_ros.robot_types import ExecutorConfig
 
 NONE: tuple[Fault, ...] = ()
+# Discovery takes some tenths of a second, on a loaded machine some seconds.
+GRACE_S = 5.0
 
 
 class Watchdogs:
@@ -62,7 +65,9 @@ class Watchdogs:
         self._t_obs_ns = self._arrived_ns = 0
         self._end_ns: int | None = None  # when the newest chunk's plan is over; None while there is none
         self._heard_ns: int | None = None
-        self._listened_ns = dict.fromkeys(command_topics, mono_ns)
+        self._listened_ns = dict.fromkeys(
+            command_topics, mono_ns + round(GRACE_S * 1e9) - self._subscriber_ns
+        )
 
     # What happened.
 

@@ -9,20 +9,39 @@ not take is dropped by the middleware, which keeps the last ones only.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.subscription import Subscription
 
+EVENT_PERIOD_S = 1.0
+EVENT_WINDOW_S = 0.02
+
 
 class Polled(ReentrantCallbackGroup):
-    """The callback group of subscriptions that no executor serves. Their events (a publisher whose quality of
-    service does not fit) still reach the log."""
+    """The callback group of subscriptions that no executor serves.
+
+    Their events (a publisher whose quality of service does not fit) still reach the log, but are asked for
+    once a second only: Fast DDS wakes whoever waits for events of a subscription also for each of its
+    messages, until that is taken.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked: dict[int, float] = {}  # when each event was last waited for
 
     def can_execute(self, entity: Any) -> bool:
         """Whether an executor may serve ``entity``."""
-        return not isinstance(entity, Subscription) and bool(super().can_execute(entity))
+        if isinstance(entity, Subscription):
+            return False
+        now = time.monotonic()
+        if now - self._asked.get(id(entity), -math.inf) >= EVENT_PERIOD_S:
+            self._asked[id(entity)] = now
+        # It is asked when the executor begins to wait, and again before what is ready is run.
+        return now - self._asked[id(entity)] < EVENT_WINDOW_S and bool(super().can_execute(entity))
 
 
 def nothing(message: Any) -> None:
