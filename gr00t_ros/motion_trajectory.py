@@ -6,6 +6,9 @@ comes, and that one must start exactly there, at that speed, however long the pe
 one was a motion or a hold. The points carry the plan's own velocities, so that the controller's reference is
 the plan. Where the reference has left the plan (a limit was in the way, a period was late), it comes back to
 it along a cubic that meets the plan where the trajectory begins to brake.
+
+A trajectory under way says where its controller is now (``GroupCommand.begin``): one whose first point is
+still to come makes joint_trajectory_controller begin from a state that is one of its updates off.
 """
 
 from __future__ import annotations
@@ -86,7 +89,8 @@ class TrajectoryMotion(JointMotion):
         points, speeds, due = self._brakes.tail(
             path.values, path.velocities, self._times_s, self._lookahead_s
         )
-        command = GroupCommand(self.group, points[1:], speeds[1:], due[1:])
+        begin = None if self._last is None else (start, speed)
+        command = GroupCommand(self.group, points[1:], speeds[1:], due[1:], begin)
         return Move(Sent(now_ns, due, points, speeds), bool(path.clipped), command)
 
     def sent(self, move: Move, now_ns: int) -> None:
@@ -102,7 +106,8 @@ class TrajectoryMotion(JointMotion):
             self._last = self._braked(self._last, now_ns)
         # Not sooner than half the lookahead: a message that is under way for a while must not be past.
         positions, velocities, due = self._last.ahead(now_ns, self._lookahead_s / 2.0)
-        return GroupCommand(self.group, positions, velocities, due)
+        begin = self._last.at(now_ns)[:2] if now_ns < self._last.end_ns else None
+        return GroupCommand(self.group, positions, velocities, due, begin)
 
     def _braked(self, last: Sent, now_ns: int) -> Sent:
         position, velocity, _ = last.at(now_ns)
