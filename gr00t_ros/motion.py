@@ -71,6 +71,11 @@ class JointMotion(ABC):
         self._left: Values | None = None  # where it was measured when the last command had been sent
 
     @property
+    def moving(self) -> bool:
+        """A position ends by itself, where it leads to."""
+        return False
+
+    @property
     @abstractmethod
     def begun(self) -> bool:
         """Whether the last command of this group is known."""

@@ -21,17 +21,20 @@ from gr00t_ros.timeline import Window
 @dataclass(frozen=True)
 class Move:
     """What one group does in one period; it counts once it is handed to :meth:`Motion.sent`, whose own
-    ``last`` is."""
+    ``last`` is. ``clipped`` and ``behind`` say that it is not on the plan: limits were in the way, or it is
+    still going over to it."""
 
     last: Any
     clipped: bool
     command: GroupCommand
+    behind: bool = False
 
 
 class Motion(Protocol):
     """One action group. Not thread safe.
 
-    ``measured`` is positions (rad, m) by joint name, finite; it holds at least ``joints``.
+    ``measured`` is positions (rad, m) by joint name, and the parts of poses (m, quaternion) as
+    ``ActionGroupConfig.measured`` names them, finite; it holds at least ``joints``.
     """
 
     @property
@@ -41,13 +44,19 @@ class Motion(Protocol):
 
     @property
     def joints(self) -> tuple[str, ...]:
-        """The joints that must have been measured lately for this group to move; none for a speed of the
-        tool."""
+        """What must have been measured lately for this group to move: joints, the parts of a pose, nothing
+        for a twist."""
         ...
 
     @property
     def begun(self) -> bool:
         """Whether the last command of this group is known; before that there is nothing to hold."""
+        ...
+
+    @property
+    def moving(self) -> bool:
+        """Whether the last command runs on by itself, and must be brought to rest by :meth:`hold`: a velocity
+        that is not zero, a pose on its way."""
         ...
 
     def forget(self) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
+from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -60,9 +61,26 @@ class Inputs:
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
+        # One topic may tell several groups where they are.
+        self._groups: dict[str, list[str]] = {}
+        for group in execution.robot.action.values():
+            if group.measured_topic:
+                self._groups.setdefault(group.measured_topic, []).append(group.key)
+        self._poses = {
+            topic: node.create_subscription(
+                PoseStamped,
+                topic,
+                nothing,
+                copy.copy(qos_profile_sensor_data),
+                callback_group=polled,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+            for topic in self._groups
+        }
+
     def close(self) -> None:
         """Unsubscribes."""
-        for subscription in (self._chunks, self._policy, self._joint_states):
+        for subscription in (self._chunks, self._policy, self._joint_states, *self._poses.values()):
             self._node.destroy_subscription(subscription)
 
     def read(self, now_ns: int, mono_ns: int) -> None:
@@ -73,6 +91,9 @@ class Inputs:
         arrival_ns = self._read_ns if self._receive_time else now_ns
         for message in take(self._joint_states, JOINT_STATES_A_PERIOD):
             self._measure(message, arrival_ns)
+        for topic, subscription in self._poses.items():
+            for message in take(subscription, JOINT_STATES_A_PERIOD):
+                self._measure_pose(message, topic, now_ns)
         for message in take(self._chunks, 1):
             self._offer(message, now_ns, mono_ns)
         self._read_ns = now_ns
@@ -102,3 +123,18 @@ class Inputs:
             self._refusals.add("joints " + without_numbers(str(error)), f"message refused: {error}")
         else:
             self._refusals.remove("joints ")
+
+    def _measure_pose(self, message: PoseStamped, topic: str, now_ns: int) -> None:
+        place, turn = message.pose.position, message.pose.orientation
+        pose = (place.x, place.y, place.z, turn.x, turn.y, turn.z, turn.w)
+        stamp_ns = nanoseconds(message.header.stamp)
+        try:
+            for key in self._groups[topic]:
+                # Where the time of arrival counts, as for joints: it came after the last period read.
+                receive = self._execution.robot.action[key].measured_stamp == RECEIVE
+                arrival_ns = self._read_ns if receive else now_ns
+                self._execution.measure_pose(key, message.header.frame_id, pose, stamp_ns, arrival_ns)
+        except MessageError as error:
+            self._refusals.add("pose " + without_numbers(str(error)), f"message refused: {error}")
+        else:
+            self._refusals.remove("pose ")
