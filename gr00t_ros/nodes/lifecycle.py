@@ -9,6 +9,7 @@ the process stays, and the node can be configured again after the parameter is p
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -200,7 +201,9 @@ class ManagedNode(LifecycleNode):
 
     def now_ns(self) -> int:
         """ROS time: the system's clock, or simulated time."""
-        return int(self.get_clock().now().nanoseconds)
+        clock = self.get_clock()
+        # The system's clock is what rclpy would read; asked for here it costs a tenth.
+        return int(clock.now().nanoseconds) if clock.ros_time_is_active else time.time_ns()
 
     def _publish_diagnostics(self) -> None:
         level, message, values = self.diagnose()
