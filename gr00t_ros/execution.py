@@ -21,30 +21,30 @@ robot next is not fought. A position is never replaced by zero. How a group move
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gr00t_ros.chunk import Chunk, check_chunk
 from gr00t_ros.clockwatch import ClockWatch
 from gr00t_ros.commands import GroupCommand
 from gr00t_ros.errors import ChunkRefused, MessageError, UnsafeCommand
 from gr00t_ros.faults import Fault, Reaction
+from gr00t_ros.measured import Measured
 from gr00t_ros.motion import point_times
 from gr00t_ros.motion_factory import motion_for
 from gr00t_ros.robot import RobotConfig
-from gr00t_ros.robot_types import RECEIVE
 from gr00t_ros.safety import SafetyFilter
-from gr00t_ros.timeline import ACTIVE, EARLY, Plan, Timeline, Window
+from gr00t_ros.timeline import ACTIVE, EARLY, ENDED, Plan, Timeline, Window
 
 # A late period may move a joint as far as two on-time ones, no further: catching up is not worth a jump.
 MAX_CATCH_UP_PERIODS = 2.0
-# How far a joint state's stamp may be ahead of this clock. Unbounded, one message from the future would
-# stay fresh for ever; 0.1 s is what badly synchronised clocks on one robot reach.
-MAX_STAMP_AHEAD_S = 0.1
+# A robot that is behind when its plan ends still goes to the last step for this long (s); whatever keeps it
+# from there then is no matter of time.
+MAX_SETTLING_S = 1.0
 # Chunks kept at once: those between which the target goes over, and some that start in the future.
 MAX_CHUNKS = 8
 
@@ -88,25 +88,25 @@ class Execution:
         self.reason = "no chunk yet"
         self.accepted: tuple[int, int] | None = None  # session, sequence
         self._newest: Chunk | None = None  # the last one accepted
-        self._receive_time = robot.executor_joint_state_stamp == RECEIVE
         self._period_s = period_s
         # A hold lasts until everything has come to rest, whatever the parameter says.
         self._hold_s = max(hold_s, lookahead_s)
-        self._times_ns = [round(t * 1e9) for t in point_times(period_s, lookahead_s)]
+        self._times_ns = np.round(point_times(period_s, lookahead_s) * 1e9).astype(np.int64)
         self._timeline = Timeline.of(robot, MAX_CHUNKS)
         self._filter = SafetyFilter(robot)
         self._motions = tuple(
             motion_for(group, robot, self._filter, period_s=period_s, lookahead_s=lookahead_s)
             for group in robot.action.values()
         )
-        # Those that a motion starts from; a speed of the tool starts from none.
-        self._joints = tuple(joint for motion in self._motions for joint in motion.joints)
-        self._commanded = frozenset(robot.joints)
         self._clock = _clock_watch(robot)
-        self._measured: dict[str, tuple[float, int]] = {}  # joint -> position, stamp
+        # What a motion starts from; a speed of the tool starts from nothing.
+        self._measured = Measured(robot, [name for motion in self._motions for name in motion.joints])
         self._silent = False  # the hold is over: nothing is sent until the next motion
         self.problem = ""  # what was wrong with ROS time or the measured joints in the last period
         self._fresh = True  # the plan was not followed in the last period
+        self._pace = 1.0  # at which it was followed then
+        self._behind = False  # the robot was not on the plan then
+        self._settle_until_ns = 0
         self._hold_until_ns: int | None = None
         self._braked = False  # in this hold
         self._no_plan = self.reason
@@ -174,33 +174,20 @@ class Execution:
         Raises MessageError when the message is damaged, unstamped, from the future, or not finite for a
         joint that is commanded.
         """
-        if self._commanded.isdisjoint(names):
-            return  # about another part of the robot
         try:
-            if len(names) != len(positions):
-                raise MessageError(f"joint states: {len(names)} names but {len(positions)} positions")
-            if self._receive_time:
-                stamp_ns = now_ns
-            if stamp_ns <= 0:
-                raise MessageError("joint states: the stamp is zero, expected the time of measurement")
-            if stamp_ns - now_ns > MAX_STAMP_AHEAD_S * 1e9:
-                ahead = (stamp_ns - now_ns) / 1e9
-                raise MessageError(
-                    f"joint states: stamped {ahead:.3f} s ahead of this clock; synchronise the clocks"
-                )
-            values = dict(zip(names, positions, strict=True))
-            found = [joint for joint in self.robot.joints if joint in values]
-            for joint in found:
-                if not math.isfinite(values[joint]):
-                    raise MessageError(
-                        f"joint states: position of {joint!r} is {values[joint]}, expected a number"
-                    )
+            self._measured.take_joints(names, positions, stamp_ns, now_ns)
         except MessageError:
             self.counters.joint_states_refused += 1
             raise
-        for joint in found:
-            if joint not in self._measured or stamp_ns >= self._measured[joint][1]:
-                self._measured[joint] = (float(values[joint]), stamp_ns)
+
+    def measure_pose(self, key: str, frame_id: str, pose: ArrayLike, stamp_ns: int, now_ns: int) -> None:
+        """Takes the measured pose [7] (m, quaternion) of action group ``key``, in frame ``frame_id``. Raises
+        MessageError as :meth:`measure`, and for another frame than the group's."""
+        try:
+            self._measured.take_pose(key, frame_id, pose, stamp_ns, now_ns)
+        except MessageError:
+            self.counters.joint_states_refused += 1
+            raise
 
     def stop(self, reason: str) -> None:
         """Stops within this period and stays stopped until :meth:`start`."""
@@ -215,7 +202,9 @@ class Execution:
         if self.state == State.STOPPED:
             self.state = State.WAITING
             self.reason = "started, no chunk yet"
-            self._fall_silent()
+            # A velocity that is being braked runs on when nothing more is said: zero is the last word.
+            if not self.moving:
+                self._fall_silent()
             self._drop(self.reason)
             self.accepted = None
 
@@ -255,8 +244,8 @@ class Execution:
             return self._suspend(problem, now_ns, mono_ns, dt, brake=True)
         if fault is not None:
             return self._suspend(fault.reason, now_ns, mono_ns, dt, brake=False)
-        window = self._timeline.window([now_ns + ahead for ahead in self._times_ns])
-        if window.status != ACTIVE:
+        window = self._timeline.window(now_ns + self._times_ns)
+        if window.status != ACTIVE and not self._settles(window, mono_ns):
             reason = "the plan starts later" if window.status == EARLY else self._no_plan
             return self._suspend(reason, now_ns, mono_ns, dt, brake=self._cut)
         try:
@@ -265,8 +254,14 @@ class Execution:
             self.stop(str(error))
             return self._hold(now_ns, mono_ns, dt, brake=True)
         self.state, self.reason, self._hold_until_ns, self._braked = State.EXECUTING, "", None, False
+        if window.status == ACTIVE:
+            self._settle_until_ns = mono_ns + round(MAX_SETTLING_S * 1e9)
         self.counters.commands_sent += len(commands)
         return commands
+
+    def _settles(self, window: Window, mono_ns: int) -> bool:
+        """Whether a robot that is behind its plan still goes to the last step of one that has ended."""
+        return window.status == ENDED and not self._fresh and self._behind and mono_ns < self._settle_until_ns
 
     def _elapse(self, now_ns: int, mono_ns: int) -> tuple[float, str]:
         """The time (s) that a motion may make up for in this period, and why ROS time jumped, or an empty
@@ -293,12 +288,17 @@ class Execution:
         clock = untrusted or self._clock.standing(now_ns, mono_ns)
         if clock:
             return clock, watchdogs.clock.reaction
-        return self._joint_problem(now_ns), watchdogs.joint_state_age.reaction
+        return self._measured.problem(now_ns), watchdogs.joint_state_age.reaction
 
     def plan(self, now_ns: int) -> Plan | None:
         """What is committed from ``now_ns`` on, or None: what will be commanded while nothing else comes
         in."""
         return self._timeline.plan(now_ns) if self.state == State.EXECUTING else None
+
+    @property
+    def moving(self) -> bool:
+        """Whether something that was commanded runs on by itself: to fall silent now would leave it so."""
+        return any(motion.moving for motion in self._motions)
 
     @property
     def clips(self) -> dict[str, int]:
@@ -308,14 +308,17 @@ class Execution:
     def _move(self, window: Window, now_ns: int, dt: float) -> tuple[GroupCommand, ...]:
         """One command for every group, along the plan and inside the limits. After UnsafeCommand nothing of
         it is kept."""
-        positions = {joint: self._measured[joint][0] for joint in self._joints}
-        if self._fresh:
+        positions = self._measured.known
+        # Where a newer plan ends the slowing down of an older one, the robot is behind both.
+        if self._fresh or window.pace[0] > self._pace:
             for motion in self._motions:
                 motion.resume(window, positions, now_ns)
         made = [motion.follow(window, positions, now_ns, dt) for motion in self._motions]
         for motion, move in zip(self._motions, made, strict=True):
             motion.sent(move, now_ns)
         self._silent = self._fresh = False
+        self._pace = window.pace[0]
+        self._behind = any(move.clipped or move.behind for move in made)
         self.counters.commands_clipped += any(move.clipped for move in made)
         return tuple(move.command for move in made)
 
@@ -339,7 +342,7 @@ class Execution:
         self._fresh = True
         if self._silent or not all(motion.begun for motion in self._motions):
             return ()
-        if self._hold_until_ns is None:
+        if self._hold_until_ns is None or self.moving:
             self._hold_until_ns = mono_ns + round(self._hold_s * 1e9)
         elif mono_ns > self._hold_until_ns:
             self._fall_silent()
@@ -353,25 +356,9 @@ class Execution:
         """From here on others may move the robot."""
         if not self._silent:
             self._silent = True
-            positions = {joint: position for joint, (position, _) in self._measured.items()}
+            positions = self._measured.known
             for motion in self._motions:
                 motion.leave(positions)
-
-    def _joint_problem(self, now_ns: int) -> str:
-        """An empty text when every joint that a motion starts from was measured lately."""
-        if not self._joints:
-            return ""
-        topic = self.robot.executor.joint_state_topic
-        if len(self._measured) < len(self._commanded):
-            missing = [joint for joint in self._joints if joint not in self._measured]
-            if missing:
-                return f"no position of {', '.join(missing)} on {topic} yet"
-        oldest = min(self._joints, key=lambda joint: self._measured[joint][1])
-        age_s = (now_ns - self._measured[oldest][1]) / 1e9
-        limit_s = self.robot.executor.max_joint_state_age
-        if age_s > limit_s:
-            return f"joint states are stale: {oldest} on {topic} is older than {limit_s:g} s"
-        return ""
 
 
 def _clock_watch(robot: RobotConfig) -> ClockWatch:

@@ -54,7 +54,8 @@ class Piece:
 
     It ends at ``end_ns``: with its chunk, or with the hand-over where the chunk is shorter than that.
     ``members`` are the older chunks of its ensemble, oldest first, ``weight`` is its own chunk's; before a
-    member's end its weight goes to 0 over ``fade_ns``.
+    member's end its weight goes to 0 over ``fade_ns``. Where nothing takes over, it is slowed down from
+    ``ending_ns`` before its end on.
     """
 
     chunk: Chunk
@@ -66,6 +67,7 @@ class Piece:
     members: tuple[Member, ...] = ()
     weight: float = 1.0
     fade_ns: int = 0
+    ending_ns: int = 0
 
     def at(self, times: Times, known: dict[Curve, tuple[Values, Values]]) -> tuple[Values, Values]:
         """Positions and velocities [K, D] of what it hands over to. ``known`` holds what curves have given

@@ -70,7 +70,8 @@ class StreamedMotion(JointMotion):
             sent = Streamed(step.values, step.velocities, gained)
         else:  # time has not moved since the last period, so the joint keeps its speed
             sent = replace(last, position=step.values)
-        return Move(sent, bool(step.clipped), single_point(self.group, step.values, 0.0))
+        command = single_point(self.group, step.values, 0.0)
+        return Move(sent, bool(step.clipped), command, behind=self._approach is not None)
 
     def sent(self, move: Move, now_ns: int) -> None:
         """Remembers what is commanded now."""

@@ -91,7 +91,8 @@ class TrajectoryMotion(JointMotion):
         )
         begin = None if self._last is None else (start, speed)
         command = GroupCommand(self.group, points[1:], speeds[1:], due[1:], begin)
-        return Move(Sent(now_ns, due, points, speeds), bool(path.clipped), command)
+        last = Sent(now_ns, due, points, speeds)
+        return Move(last, bool(path.clipped), command, behind=self._approach is not None)
 
     def sent(self, move: Move, now_ns: int) -> None:
         """Remembers what is commanded now."""

@@ -233,9 +233,10 @@ class JointLimits:
     """What one joint may be commanded: rad, rad/s, rad/s^2 (m for sliding joints).
 
     ``acceleration`` is None where the YAML gives none: velocity may then change at once; so is ``jerk``
-    (rad/s^3, m/s^3), how fast acceleration may change while a plan is followed. ``min`` and ``max`` are infinite for a wheel, which is commanded by velocity and turns without end. ``max_tracking_error`` is
-    how far a command may be from the measured position. ``max_engine_error`` is how far an engine's action
-    may be from the float32 network's, None where the robot's common value holds.
+    (rad/s^3, m/s^3), how fast acceleration may change while a plan is followed. ``min`` and ``max`` are
+    infinite for a wheel, which is commanded by velocity and turns without end. ``max_tracking_error`` is how
+    far a command may be from the measured position. ``max_engine_error`` is how far an engine's action may be
+    from the float32 network's, None where the robot's common value holds.
     """
 
     min: float

@@ -30,6 +30,9 @@ Values = NDArray[np.float64]
 # No single period may move a joint further than this many seconds at its velocity limit, however long the
 # period took: a stalled process must not catch up in one jump.
 MAX_PERIOD = 0.2
+# Points of a trajectory that are nearer (rad, m) to the plan count as on it: what a spline takes to round the
+# corner of a plan of straight lines is not a violation.
+NEAR = 1e-3
 # A period shorter than this (s) is no period: nothing moves, and no speed is computed from it.
 MIN_PERIOD = 1e-6
 
@@ -238,6 +241,7 @@ class SafetyFilter:
         moving = np.where(np.abs(near - wanted) > TOLERANCE, 0.0, moving)
         moving = clip(moving, -limits.velocity, limits.velocity)
         points, speeds, there = limits.lead(position, speed, gained, near, moving, spacing_s, period_s)
+        there |= np.abs(points - near) <= NEAR
         fast = ~there & (np.abs(speeds) >= limits.velocity * (1.0 - TOLERANCE))
         clipped = self._noted(
             names,

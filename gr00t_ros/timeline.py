@@ -28,6 +28,17 @@ from numpy.typing import NDArray
 from gr00t_ros.chunk import Chunk, ChunkGroup
 from gr00t_ros.interpolation import Curve
 from gr00t_ros.merging import Piece, ensemble, follow
+from gr00t_ros.plan_window import (
+    ACTIVE,
+    EARLY,
+    EMPTY,
+    ENDED,
+    LONGEST_ENDING_S,
+    Window,
+    begun,
+    by_group,
+    look,
+)
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.robot_types import (
     DEFAULT_BLEND_TIME,
@@ -38,6 +49,7 @@ from gr00t_ros.robot_types import (
     LINEAR,
     MERGES,
     REPLACE,
+    TWIST,
     ActionGroupConfig,
     PoseLimits,
 )
@@ -60,15 +72,6 @@ LEAST_CHUNKS = MAX_HAND_OVERS + 2
 # The same pose with the quaternion's other sign.
 _OPPOSITE = np.array([1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0])
 
-#: nothing has been added
-EMPTY = "empty"
-#: the plan starts later: hold
-EARLY = "early"
-#: follow ``values``
-ACTIVE = "active"
-#: the last step has passed: stop and hold
-ENDED = "ended"
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -83,23 +86,6 @@ class Sample:
     velocities: Mapping[str, Values] = field(default_factory=dict)
     step: float = 0.0
     chunk: Chunk | None = None
-
-
-@dataclass(frozen=True)
-class Window:
-    """The plan at K times in rising order, ``times_s`` [K] from the first. ``values`` and ``velocities`` are
-    SI (velocities per second), float64 [K, D] by group key, and empty unless ``status``, that of the first
-    time, is ``active``. After the plan's end, and in a gap, the last step before it stands.
-
-    ``pace`` [K] is the speed at which the plan is followed, 1 but near its end, where it goes to 0. In
-    ``velocities`` it is contained; values that are velocities themselves are to be multiplied by it.
-    """
-
-    status: str
-    times_s: Values
-    values: Mapping[str, Values] = field(default_factory=dict)
-    velocities: Mapping[str, Values] = field(default_factory=dict)
-    pace: Values = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -130,9 +116,11 @@ class Timeline:
         blend_time_s: float = DEFAULT_BLEND_TIME,
         ensemble_decay: float = DEFAULT_ENSEMBLE_DECAY,
         limits: Mapping[str, tuple[Values, Values]] | None = None,
+        accelerations: Mapping[str, Values] | None = None,
     ) -> None:
         """``limits``: lowest and highest values [D] by group key, for curves that stay inside them.
-        Raises ValueError for settings that make no sense."""
+        ``accelerations``: how fast a group's columns [D] may be braked at the end of a plan; a group that is
+        not named stands at once. Raises ValueError for settings that make no sense."""
         least = 1 if merge == REPLACE else LEAST_CHUNKS
         if max_chunks < least:
             raise ValueError(f"max_chunks is {max_chunks}, expected at least {least}")
@@ -150,6 +138,7 @@ class Timeline:
         self._least_ns = -(-self._window_ns // SHORTEST_SHARE)
         self._spacing_ns = -(-self._window_ns // MAX_HAND_OVERS)
         self._limits = dict(limits or {})
+        self._accelerations = dict(accelerations or {})
         self._pieces: tuple[Piece, ...] = ()  # by beginning; each newer than those before it
 
     @classmethod
@@ -163,6 +152,7 @@ class Timeline:
             blend_time_s=options.blend_time,
             ensemble_decay=options.ensemble_decay,
             limits={key: _bounds(robot, group) for key, group in robot.action.items()},
+            accelerations={key: _accelerations(robot, group) for key, group in robot.action.items()},
         )
 
     def add(self, chunk: Chunk, now_ns: int | None = None) -> None:
@@ -177,7 +167,8 @@ class Timeline:
         kept = _not_done(kept, now_ns)[: self._max_chunks - 1]
         if kept:
             chunk = _facing(chunk, kept[-1].chunk, start_ns)
-        kept.append(self._piece(chunk, start_ns, kept[-1] if kept else None))
+        piece = self._piece(chunk, start_ns, kept[-1] if kept else None)
+        kept.append(replace(piece, ending_ns=self._ending_ns(chunk)))
         self._pieces = tuple(_not_done(kept, now_ns))
 
     def _piece(self, chunk: Chunk, begin_ns: int, before: Piece | None) -> Piece:
@@ -199,11 +190,27 @@ class Timeline:
         members, weight = ensemble(chunk, before, begin_ns, self._decay, self._max_chunks - 1)
         return replace(piece, members=members, weight=weight)
 
+    def _ending_ns(self, chunk: Chunk) -> int:
+        """How long before its end the plan must be slowed down: until half of that way is left no column
+        brakes harder than its acceleration limit, with a quarter of it for the plan's own motion."""
+        longest, step_s = 0.0, chunk.step_ns / 1e9
+        steps = int(LONGEST_ENDING_S / step_s) + 2
+        for group in chunk.groups:
+            limit = self._accelerations.get(group.key)
+            if limit is None:
+                continue
+            last = np.abs(group.values[-steps:])
+            if group.representation not in (JOINT_VELOCITY, TWIST):
+                last = np.abs(np.diff(group.values[-steps:], axis=0)) / step_s
+            if len(last):
+                longest = max(longest, float((last.max(axis=0) / limit).max(initial=0.0)))
+        return round(min(longest, LONGEST_ENDING_S) * 1e9)
+
     def _curve(self, chunk: Chunk) -> Curve:
         """All groups side by side."""
         values = np.concatenate([group.values for group in chunk.groups], axis=1)
         low, high = np.full(values.shape[1], -np.inf), np.full(values.shape[1], np.inf)
-        lows, highs = _by_group(chunk, low), _by_group(chunk, high)
+        lows, highs = by_group(chunk, low), by_group(chunk, high)
         for key, (least, most) in self._limits.items():
             lows[key][:], highs[key][:] = least, most
         rotations, begin = [], 0
@@ -232,7 +239,7 @@ class Timeline:
                 last = float(chunk.horizon - 1)  # where a hand-over outlasts the chunk
                 steps = ((times - chunk.start_ns) / chunk.step_ns).tolist()
                 positions, velocities = follow(pieces, rules, times)
-                values, rates = _by_group(chunk, positions), _by_group(chunk, velocities)
+                values, rates = by_group(chunk, positions), by_group(chunk, velocities)
                 for i, step in enumerate(steps):
                     at = {key: part[i] for key, part in values.items()}
                     moving = {key: part[i] for key, part in rates.items()}
@@ -244,28 +251,9 @@ class Timeline:
                 samples.extend([Sample(status)] * len(times))
         return samples
 
-    def window(self, times_ns: Sequence[int]) -> Window:
-        """The plan at some times in rising order, as it is followed."""
-        samples = self.samples(times_ns)
-        times_s = np.subtract(times_ns, times_ns[0]) / 1e9
-        if samples[0].status != ACTIVE:
-            return Window(samples[0].status, times_s)
-        values: dict[str, Values] = {}
-        velocities: dict[str, Values] = {}
-        for key, first in samples[0].values.items():
-            positions, rates = [first], [samples[0].velocities[key]]
-            for sample in samples[1:]:
-                if sample.status == ACTIVE:
-                    positions.append(sample.values[key])
-                    rates.append(sample.velocities[key])
-                else:
-                    stands = positions[-1]
-                    if sample.chunk is not None:
-                        stands = next(group.values[-1] for group in sample.chunk.groups if group.key == key)
-                    positions.append(stands)
-                    rates.append(np.zeros_like(stands))
-            values[key], velocities[key] = np.stack(positions), np.stack(rates)
-        return Window(ACTIVE, times_s, values, velocities, np.ones(len(times_ns)))
+    def window(self, times_ns: Sequence[int] | NDArray[np.int64]) -> Window:
+        """The plan at some times in rising order, as it is followed: slowed down where it runs out."""
+        return look(self._pieces, np.asarray(times_ns, np.int64))
 
     def plan(self, t_ns: int) -> Plan | None:
         """What is committed from ``t_ns`` on, on the time grid of the newest chunk; None when nothing is
@@ -291,7 +279,7 @@ class Timeline:
             if len(due) == MAX_PLAN_STEPS:
                 break
         found = [follow(pieces, rules, times)[0] for _, rules, times in _runs(pieces, due)]
-        values = _by_group(newest, np.concatenate(found))
+        values = by_group(newest, np.concatenate(found))
         groups = tuple(replace(group, values=values[group.key]) for group in newest.groups)
         return Plan(due[0], step_ns, groups)
 
@@ -310,9 +298,7 @@ def _locate(pieces: tuple[Piece, ...], t_ns: int) -> tuple[str, int]:
     """What holds at ``t_ns``, and the place of the last piece that has begun, -1 for none."""
     if not pieces:
         return EMPTY, -1
-    rules = len(pieces) - 1
-    while rules >= 0 and pieces[rules].begin_ns > t_ns:
-        rules -= 1
+    rules = begun(pieces, t_ns)
     if rules < 0:
         return EARLY, -1
     if t_ns > pieces[rules].end_ns:
@@ -347,6 +333,17 @@ def _bounds(robot: RobotConfig, group: ActionGroupConfig) -> tuple[Values, Value
     return low, high
 
 
+def _accelerations(robot: RobotConfig, group: ActionGroupConfig) -> Values:
+    """How fast each column [D] of a group may be braked, per second squared."""
+    if group.joints:
+        return np.array([robot.limits[joint].acceleration or np.inf for joint in group.joints])
+    limits = robot.group_limits[group.key]
+    linear, angular = limits.linear_acceleration, limits.angular_acceleration
+    if isinstance(limits, PoseLimits):  # a quaternion's parts move at half the angular velocity at most
+        return np.array([linear] * 3 + [angular / 2.0] * 4)
+    return np.array([linear if column.startswith("linear") else angular for column in group.twist])
+
+
 def _facing(chunk: Chunk, before: Chunk, t_ns: int) -> Chunk:
     """``chunk`` with the quaternions of poses next to those of ``before`` at ``t_ns``: q and -q are the same
     rotation, and between the wrong two of them the hand-over would take the long way."""
@@ -360,12 +357,3 @@ def _facing(chunk: Chunk, before: Chunk, t_ns: int) -> Chunk:
                 group = replace(group, values=group.values * _OPPOSITE)
         groups.append(group)
     return replace(chunk, groups=tuple(groups))
-
-
-def _by_group(chunk: Chunk, columns: Values) -> dict[str, Values]:
-    """``columns`` [..., D of all groups] by group key."""
-    values, begin = {}, 0
-    for group in chunk.groups:
-        values[group.key] = columns[..., begin : begin + len(group.names)]
-        begin += len(group.names)
-    return values

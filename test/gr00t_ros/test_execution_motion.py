@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gr00t_ros.execution import Execution, State
+from gr00t_ros.faults import Fault, Reaction
 from gr00t_ros.interpolation import Curve
 from support_execution import (
     HOLD_S,
@@ -60,7 +61,7 @@ def test_a_plan_that_keeps_the_limits_is_executed_to_the_letter(interpolation: s
     rig.offer(arm)
     begin = rig.now_ns
     rig.run(0.3)  # until then it goes over to the plan
-    for _ in range(80):
+    for _ in range(65):
         trajectory = of(rig.period(), "arm")
         for position, due_s in zip(trajectory.positions[:-1], trajectory.times_s, strict=False):
             due_ns = rig.now_ns - begin + round(due_s * 1e9)
@@ -182,15 +183,15 @@ def test_after_a_late_period_motion_goes_on_from_where_the_controller_is(
 @pytest.mark.parametrize("periods", [1, 2, 5, 12])
 def test_a_chunk_that_ends_a_hold_continues_the_motion_under_way(driven: Driven, periods: int) -> None:
     """The position at which the hold would end is up to a lookahead ahead of the controller."""
-    jump = np.vstack([np.zeros((14, 5)), np.full((2, 5), 0.6)])
     driven.period()
-    driven.offer(jump)
-    driven.run(0.76)
-    while driven.execution.state == State.EXECUTING:
-        driven.period()
-    driven.run((periods - 1) * PERIOD_S)
+    driven.offer(np.vstack([np.zeros((14, 5)), np.full((26, 5), 0.6)]))
+    driven.run(0.84)
+    assert driven.execution.state == State.EXECUTING
+    driven.faults = (Fault("test", Reaction.HOLD),)
+    driven.run(periods * PERIOD_S)
     assert driven.execution.state == State.HOLDING
     assert driven.arm.sample(driven.now_ns)[0] < 0.5
+    driven.faults = ()
     driven.offer(np.full((30, 5), 0.6), sequence=1)
     driven.run(1.2)
     driven.assert_forward_within_limits()
@@ -229,6 +230,48 @@ def test_a_stop_while_a_hold_ends_softly_still_brakes_inside_the_limit(driven: D
     limit = ROBOT.limits["shoulder_pan"].acceleration
     assert limit is not None
     assert np.diff(driven.speeds[begin + 20 :], axis=0).min() / 1e-3 >= -1.05 * limit
+
+
+def test_a_plan_that_ends_in_motion_is_slowed_down_to_stand_at_its_last_step(driven: Driven) -> None:
+    """Neither group passes the end, and neither brakes harder than it may."""
+    steps = 16
+    driven.offer(ramp(steps, 0.05), gripper=np.arange(steps)[:, None] * 0.06)  # 1 rad/s and 1.2 rad/s
+    driven.run(0.6)
+    begin = len(driven.speeds)
+    driven.run(0.5)
+    assert driven.execution.state == State.HOLDING
+    arm = driven.arm.sample(driven.now_ns)
+    np.testing.assert_allclose(arm, np.full(5, 15 * 0.05), atol=1e-6)
+    assert driven.gripper[-1] == pytest.approx(15 * 0.06, abs=1e-4)
+    assert max(driven.gripper) <= 15 * 0.06 + 1e-6
+    driven.assert_forward_within_limits()
+    limit = ROBOT.limits["shoulder_pan"].acceleration
+    assert limit is not None
+    assert np.diff(driven.speeds[begin:], axis=0).min() / 1e-3 >= -1.01 * limit
+    assert np.diff(driven.gripper, 2).min() / PERIOD_S**2 >= -20.0 * 1.01
+
+
+def test_a_robot_that_is_behind_when_its_plan_ends_still_goes_to_the_last_step(driven: Driven) -> None:
+    gripper = np.concatenate([np.zeros((14, 1)), np.full((2, 1), 1.2)])
+    driven.offer(np.concatenate([np.zeros((14, 5)), np.full((2, 5), 0.6)]), gripper=gripper)
+    driven.run(2.0)
+    np.testing.assert_allclose(driven.arm.sample(driven.now_ns), np.full(5, 0.6), atol=1e-3)
+    assert driven.gripper[-1] == pytest.approx(1.2, abs=1e-3)
+    assert np.abs(driven.speeds).max() <= 1.01 * ROBOT.limits["shoulder_pan"].velocity
+    assert np.min(driven.speeds) >= -0.02
+
+
+def test_a_chunk_that_comes_while_the_plan_is_slowed_down_is_gone_over_to_smoothly(driven: Driven) -> None:
+    driven.offer(ramp(16, 0.05))
+    driven.run(0.76)
+    begin = len(driven.speeds)
+    driven.offer(ramp(18, 0.05) + 0.75, sequence=1)
+    driven.run(0.7)
+    driven.assert_forward_within_limits()
+    limit = ROBOT.limits["shoulder_pan"].acceleration
+    assert limit is not None
+    assert np.abs(np.diff(driven.speeds[begin:], axis=0)).max() / 1e-3 <= 1.01 * limit
+    assert driven.execution.state == State.EXECUTING
 
 
 @pytest.mark.parametrize("cause", ["end", "stop"])
