@@ -2,10 +2,13 @@
 """What ros2_control would run in front of the simulated servos: a trajectory and a position controller. No
 ROS.
 
-Used by ``nodes/so101_sim.py``. They follow joint_trajectory_controller and forward_command_controller closely
-enough that a program which drives the one drives the other: the newest trajectory replaces the one before it
-from its start time on, points that are already over are passed by, and the first stretch starts from the
-position commanded when the trajectory came in.
+Used by ``nodes/so101_sim.py``. They follow joint_trajectory_controller (with
+``interpolate_from_desired_state`` and ``allow_trajectory_replacement: false``) and forward_command_controller
+closely enough that a program which drives the one drives the other: the newest trajectory replaces the one
+before it at once, points that are already over are passed by, the way to a first point that is still to come
+starts from the position commanded when the trajectory came in, and a trajectory whose last point moves is
+refused. One thing is better here: the real controller takes the state that it starts from to be one of its
+updates older or younger than it is. ``docs/how-to/controllers.md`` has the rules.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from numpy.typing import NDArray
 from gr00t_ros.errors import MessageError
 
 _NS = 1_000_000_000
+# What joint_trajectory_controller takes for zero.
+_AT_REST = float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,6 @@ class TrajectoryController:
     def reset(self, positions: NDArray[np.float64]) -> None:
         """Forgets every trajectory and holds ``positions`` [D]."""
         self._current = Trajectory((0,), np.array(positions, dtype=np.float64)[None], None)
-        self._next: Trajectory | None = None
 
     def accept(
         self,
@@ -80,7 +84,8 @@ class TrajectoryController:
         ``velocities`` [N, D] or N empty rows, in the order of ``names``.
 
         Raises MessageError, and keeps what it was doing, when joints are missing or unknown, times do not
-        ascend, lengths differ, a value is not finite, or all of the trajectory lies in the past.
+        ascend, lengths differ, a value is not finite, the last point moves, or all of the trajectory lies in
+        the past.
         """
         if sorted(names) != sorted(self.joints):
             raise MessageError(
@@ -95,21 +100,20 @@ class TrajectoryController:
         speeds = None
         if all(len(row) for row in velocities) and velocities:
             speeds = self._matrix("velocities", velocities, len(names))[:, order]
+            if (np.abs(speeds[-1]) > _AT_REST).any():
+                raise MessageError("trajectory whose last point has a velocity; it must end at rest")
         start = stamp_ns or now_ns
         times = tuple(start + int(offset) for offset in offsets_ns)
         if times[-1] < now_ns:
             late = (now_ns - times[-1]) / _NS
             raise MessageError(f"trajectory that ended {late:.3f} s ago")
-        if times[0] > max(start, now_ns):
-            # The way to the first point starts where the arm is told to be when the trajectory begins.
-            begin = max(start, now_ns)
-            before, speed = self._state(begin)
-            times = (begin, *times)
+        if times[0] > now_ns:
+            before, speed = self._current.sample(now_ns)
+            times = (now_ns, *times)
             points = np.concatenate([before[None], points])
             if speeds is not None:
                 speeds = np.concatenate([speed[None], speeds])
-        self._next = Trajectory(times, points, speeds)
-        self._switch(now_ns)
+        self._current = Trajectory(times, points, speeds)
 
     @staticmethod
     def _matrix(what: str, rows: Sequence[Sequence[float]], width: int) -> NDArray[np.float64]:
@@ -121,17 +125,9 @@ class TrajectoryController:
             raise MessageError(f"trajectory with {what} that are not finite")
         return matrix
 
-    def _switch(self, now_ns: int) -> None:
-        if self._next is not None and self._next.times_ns[0] <= now_ns:
-            self._current, self._next = self._next, None
-
-    def _state(self, now_ns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        self._switch(now_ns)
-        return self._current.sample(now_ns)
-
     def sample(self, now_ns: int) -> NDArray[np.float64]:
         """Commanded positions [D] at ``now_ns``, in the order of ``joints``."""
-        return self._state(now_ns)[0]
+        return self._current.sample(now_ns)[0]
 
 
 class PositionController:

@@ -63,11 +63,20 @@ def test_points_that_are_over_are_passed_by() -> None:
     np.testing.assert_allclose(arm.sample(NOW)[0], 5.5)
 
 
-def test_future_trajectory_leaves_the_present_one_alone_until_it_starts() -> None:
+def test_future_trajectory_replaces_the_present_one_at_once() -> None:
+    """Nothing of the old one is followed until the new one begins: it leads to the first point right away."""
     arm = controller(0.0)
-    send(arm, [0.0, 4.0], [0.0, 4.0])
-    send(arm, [0.0, 1.0], [2.0, 9.0], stamp=NOW + 2 * S)
-    np.testing.assert_allclose([arm.sample(NOW + t * S)[0] for t in (1, 2, 3)], [1.0, 2.0, 9.0])
+    send(arm, [0.0, 4.0], [0.0, -4.0])
+    send(arm, [0.0, 1.0], [3.0, 9.0], stamp=NOW + 3 * S, now=NOW + S)
+    np.testing.assert_allclose([arm.sample(NOW + t * S)[0] for t in (1, 2, 3, 4)], [-1.0, 1.0, 3.0, 9.0])
+
+
+def test_a_point_that_is_over_is_a_place_to_begin() -> None:
+    """Then the stamps alone count, not when the message came in."""
+    arm = controller(0.0)
+    send(arm, [0.0, 1.0], [5.0, 6.0], stamp=NOW - S // 4, speeds=[[1.0, 0.0], [0.0, 0.0]])
+    send(arm, [0.0, 1.0], [5.0, 6.0], stamp=NOW - S // 2, speeds=[[1.0, 0.0], [0.0, 0.0]])
+    assert arm.sample(NOW)[0] == pytest.approx(5.625)
 
 
 def test_newest_trajectory_replaces_the_one_before() -> None:
@@ -100,7 +109,7 @@ def test_a_stream_of_trajectories_with_velocities_goes_on_without_a_jerk() -> No
     for k in range(100):
         now = NOW + k * S // 50
         ahead = np.array([0.02, 0.04, 0.1])
-        speeds = [[0.5, 0.0]] * 3
+        speeds = [[0.5, 0.0], [0.5, 0.0], [0.0, 0.0]]
         send(arm, ahead.tolist(), (0.5 * (k / 50 + ahead)).tolist(), now=now, speeds=speeds)
         for t in (0.005, 0.01, 0.015):
             worst = max(worst, abs(arm.sample(now + round(t * S))[0] - 0.5 * (k / 50 + t)))
@@ -119,6 +128,7 @@ def test_a_stream_of_trajectories_with_velocities_goes_on_without_a_jerk() -> No
         ({"a": [float("nan")]}, "not finite"),
         ({"a": [float("inf")]}, "not finite"),
         ({"stamp": NOW - 5 * S}, "ended 4"),
+        ({"speeds": [[0.0, 0.1]]}, "end at rest"),
     ],
 )
 def test_refused_commands_change_nothing(change: dict[str, object], said: str) -> None:
