@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from gr00t_ros.findings import Finding, Level, fail, ok, warn, worst
-from gr00t_ros.robot_types import MESSAGE_TYPES, ActionGroupConfig
+from gr00t_ros.robot_types import MESSAGE_TYPES, VELOCITIES, ActionGroupConfig
 from gr00t_ros.sample_buffer import FUTURE_TOLERANCE_NS
 
 _NS = 1e9
@@ -27,8 +27,6 @@ OTHER_CLOCK_S = 3600.0
 RATE_SHARE = 0.9
 # Nodes that listen to command topics and move nothing.
 ONLOOKERS = ("demo_monitor", "episode_recorder", "action_visualizer", "rosbag2_recorder", "check_robot")
-# What has no limit of its own in a trajectory: whoever receives it goes on until told otherwise.
-STREAMED_VELOCITY = ("joint_velocity", "twist")
 
 
 @dataclass(frozen=True)
@@ -257,14 +255,16 @@ def check_command(
         text = f"{len(seen.publishers)} publishers named {executor} on {seen.topic}"
         findings.append(warn(part, text, "one", "end all but one executor"))
     if worst(findings) == Level.OK:
-        findings.append(ok(part, f"{seen.topic} heard by {_names(right)}", wanted))
+        text = f"{seen.topic} heard by {_names(right)}"
+        if group.downstream_timeout:
+            text += f", which is said to stop {group.downstream_timeout:g} s after the last velocity"
+        findings.append(ok(part, text, wanted))
     return findings
 
 
 def _streamed_velocity(part: str, group: ActionGroupConfig) -> list[Finding]:
     """A velocity runs on when its sender dies: it may be sent only to a controller that stops by itself."""
-    # The parser gives groups `downstream_timeout` (s) together with these representations.
-    if group.representation not in STREAMED_VELOCITY or getattr(group, "downstream_timeout", None):
+    if group.representation not in VELOCITIES or group.downstream_timeout > 0.0:
         return []
     text = f"{group.representation} without a declared timeout of its controller"
     remedy = "set the controller's own command timeout, and name it as downstream_timeout in the robot YAML"

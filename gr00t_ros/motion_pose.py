@@ -105,7 +105,7 @@ class PoseMotion:
         if last is None:
             last = self._safety.first(pose) if self._approach is None else self._approach.origin
         reached, clipped = self._safety.apply(target, velocity, last, pose, dt)
-        return Move(reached, bool(clipped), self._command(reached))
+        return Move(reached, bool(clipped), self._command(reached), self._approach is not None)
 
     def sent(self, move: Move, now_ns: int) -> None:
         """Remembers what is commanded now."""

@@ -108,7 +108,7 @@ class VelocityMotion:
         velocity, clipped = self._limits.apply(target, previous, dt, position, self._since(now_ns))
         if dt == 0.0 and self._last is not None:  # time has not moved since the last period
             velocity = previous
-        return Move(Sent(velocity, now_ns), bool(clipped), self._command(velocity))
+        return Move(Sent(velocity, now_ns), bool(clipped), self._command(velocity), self._from is not None)
 
     def sent(self, move: Move, now_ns: int) -> None:
         """Remembers what is commanded now."""

@@ -121,12 +121,13 @@ class RobotConfig:
         video = robot_parsing.read_video(top.section("video", "the cameras"))
         state = robot_parsing.read_state(top.section("state", "the state sources"))
         action = robot_commands.read_action(top.section("action", "the action groups"), state)
-        columns = (name for part in (*action.values(), *state.values()) for name in part.unit_names)
+        parts: list[ActionGroupConfig | StateSource] = [*action.values(), *state.values()]
+        columns = (name for part in parts for name in part.unit_names)
         known = dict.fromkeys(columns)
         units_section = top.section("units", "units by joint", required=False)
         units = robot_parsing.read_units(units_section, known)
         refuse_units(units, action.values(), units_section.path)
-        joints = (joint for part in (*action.values(), *state.values()) for joint in part.joints)
+        joints = (joint for part in parts for joint in part.joints)
         limits, group_limits = robot_limits.read_limits(
             top.section("limits", "limits by joint"), dict.fromkeys(joints), action
         )

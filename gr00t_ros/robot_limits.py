@@ -87,7 +87,7 @@ def _joint(part: Section, *, velocity: bool) -> JointLimits:
 
 
 def _twist(part: Section, group: ActionGroupConfig) -> TwistLimits:
-    values = {}
+    values: dict[str, float] = {}
     for kind, columns in (("linear", LINEAR_COLUMNS), ("angular", ANGULAR_COLUMNS)):
         if any(column in columns for column in group.twist):
             values |= _speeds(part, kind)

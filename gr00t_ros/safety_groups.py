@@ -299,7 +299,7 @@ def _led(
 
 def _noted(safety: SafetyFilter, kind: str, names: Sequence[str], changed: Values) -> list[str]:
     """Count and name what a kind of limit changed."""
-    found = np.flatnonzero(changed > TOLERANCE)
+    found = np.flatnonzero(changed > TOLERANCE).tolist()
     safety.counters[kind] += len(found)
     return [f"{names[i]} ({kind})" for i in found]
 

@@ -19,7 +19,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,7 +43,7 @@ from gr00t_ros.nodes.plain import run_plain
 from gr00t_ros.nodes.qos import silent_event_callbacks
 from gr00t_ros.observation import ObservationBuilder
 from gr00t_ros.robot import RobotConfig
-from gr00t_ros.robot_types import MESSAGE_TYPES, VideoSource
+from gr00t_ros.robot_types import MESSAGE_TYPES, POSE, StateSource, VideoSource
 from gr00t_ros.share import robot_file
 from gr00t_ros.urdf import UrdfError, read_urdf
 
@@ -109,7 +109,7 @@ class CheckRobot(Node):
         self.robot = robot
         self.urdf: str | None = None
         known = {*robot.joints, *(joint for state in robot.state.values() for joint in state.joints)}
-        self.logs = [SourceLog(part, source, known) for part, source in robot.sources()]
+        self.logs = [SourceLog(part, source, known) for part, source in (*robot.sources(), *_poses(robot))]
         self.joints = JointLog(robot)
         self._builder = _builder(robot, modality)
         self._listening = False
@@ -119,6 +119,7 @@ class CheckRobot(Node):
             spec.topic: spec.message_type for spec in robot.topics if spec.topic != robot.instruction.topic
         }
         kinds.setdefault(robot.executor_joint_state_topic, JOINT_STATES)
+        kinds |= {source.topic: MESSAGE_TYPES[POSE] for _, source in _poses(robot)}
         self._kinds = kinds
         for topic, kind in kinds.items():
             self.create_subscription(
@@ -315,6 +316,24 @@ def _builder(robot: RobotConfig, modality: Mapping[str, Any] | None) -> Observat
         for kind, keys in (("video", robot.video), ("state", robot.state))
     }
     return ObservationBuilder(robot, everything)
+
+
+def _poses(robot: RobotConfig) -> Iterator[tuple[str, StateSource]]:
+    """Where the executor sees the poses that it commands, as sources with its own idea of their age."""
+    for group in robot.action.values():
+        if group.measured_topic:
+            yield (
+                f"action.{group.key}.measured_topic",
+                StateSource(
+                    group.key,
+                    group.measured_topic,
+                    group.names,
+                    POSE,
+                    frame_id=group.frame_id,
+                    max_age=robot.executor.max_joint_state_age,
+                    stamp=group.measured_stamp,
+                ),
+            )
 
 
 def _message_class(kind: str) -> Any:
