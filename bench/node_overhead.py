@@ -39,7 +39,7 @@ CAMERAS = ("front", "wrist", "side")
 # Discovery, first shapes and caches: not what a robot sees for hours.
 SETTLE_S = 3.0
 JOINT_STATE_HZ = 100.0
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0
 PIPE_DEPTH = 4  # numbers kept in a frame's first bytes, so that no two frames are equal
 ROWS: tuple[tuple[str, bool, bool, bool], ...] = (  # name, stamps alike, image processing, profile
     ("same stamps", True, False, True),

