@@ -48,7 +48,9 @@ class TrajectoryMotion(JointMotion):
         self._period_s, self._lookahead_s = period_s, lookahead_s
         self._times_s = point_times(period_s, lookahead_s)
         self._spacing_s = float(self._times_s[1])
-        self._brakes = Brakes(self._low, self._high, self._acceleration, self._spacing_s)
+        self._brakes = Brakes(
+            self._low, self._high, self._acceleration, self._spacing_s, self._times_s, lookahead_s
+        )
         self._return = _return_basis(self._times_s)
         self._last: Sent | None = None
 
@@ -76,7 +78,10 @@ class TrajectoryMotion(JointMotion):
             start, speed, gain = self._last.at(now_ns)
         rows = len(self._times_s)
         values, velocities = self._planned(window, now_ns, rows)
-        back = self._return @ np.stack([start - values[0], speed - velocities[0]])
+        apart = np.empty((2, len(start)))
+        np.subtract(start, values[0], out=apart[0])
+        np.subtract(speed, velocities[0], out=apart[1])
+        back = self._return @ apart
         path = self._filter.path(
             self.joints,
             self._spacing_s,
@@ -86,9 +91,7 @@ class TrajectoryMotion(JointMotion):
             (values + back[:rows], velocities + back[rows:]),
             position,
         )
-        points, speeds, due = self._brakes.tail(
-            path.values, path.velocities, self._times_s, self._lookahead_s
-        )
+        points, speeds, due = self._brakes.tail(path.values, path.velocities)
         begin = None if self._last is None else (start, speed)
         command = GroupCommand(self.group, points[1:], speeds[1:], due[1:], begin)
         last = Sent(now_ns, due, points, speeds)
@@ -114,7 +117,7 @@ class TrajectoryMotion(JointMotion):
         position, velocity, _ = last.at(now_ns)
         wanted = float(np.max(np.abs(velocity) / self._acceleration, initial=0.0))
         braking_s = min(max(wanted, self._lookahead_s / 2.0), self._lookahead_s)
-        points, speeds, due = self._brakes.tail(position[None], velocity[None], np.zeros(1), braking_s)
+        points, speeds, due = self._brakes.stop(position, velocity, braking_s)
         return Sent(now_ns, due, points, speeds)
 
     def _stand(self) -> None:

@@ -8,6 +8,7 @@ there a point has a velocity of its own, and every limit is kept by the curve, n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,6 +38,16 @@ class GroupLimits:
         self._velocity = self.velocity * (1.0 + TOLERANCE)
         self._acceleration = self.acceleration * (1.0 + 1e-6) + 1e-6
         self.brake = 0.5 / self.acceleration
+        columns = (
+            self.low,
+            self.high,
+            self._velocity,
+            self.acceleration,
+            self.brake,
+            self.jerk,
+            self.tracking,
+        )
+        self._plain = list(zip(*(column.tolist() for column in columns), strict=True))
 
     def keeps(
         self,
@@ -56,23 +67,64 @@ class GroupLimits:
         # Accelerations at both ends of each cubic, times the spacing; between them it changes evenly.
         begin = 6.0 * rise - 4.0 * before - 2.0 * speed
         end = 2.0 * before + 4.0 * speed - 6.0 * rise
-        if (np.maximum(np.abs(begin), np.abs(end)) > self._acceleration * spacing_s).any():
+        if np.count_nonzero(np.maximum(np.abs(begin), np.abs(end)) > self._acceleration * spacing_s):
             return False
         fastest = np.maximum(np.abs(speed), np.abs(1.5 * rise - 0.25 * (before + speed)))
-        if (fastest > self._velocity).any():
+        if np.count_nonzero(fastest > self._velocity):
             return False
         # Where it would stand after the point, and the Bezier point before it.
         reach = after + speed * (np.abs(speed) * self.brake + 0.5 * spacing_s)
         back = after - speed * (spacing_s / 3.0)
-        if (np.maximum(reach, back) > self._high).any() or (np.minimum(reach, back) < self._low).any():
+        if np.count_nonzero(np.maximum(reach, back) > self._high):
             return False
-        if (np.abs(after - measured) > self.tracking).any():
+        if np.count_nonzero(np.minimum(reach, back) < self._low):
+            return False
+        if np.count_nonzero(np.abs(after - measured) > self.tracking):
             return False
         if not self.has_jerk:
             return True
         most = self.jerk * (1.0 + 1e-6) + 1e-6
         sudden = np.abs(begin[0] / spacing_s - acceleration) > most * period_s
         return not (sudden.any() or (np.abs(end - begin) > most * spacing_s * spacing_s).any())
+
+    def passes(
+        self,
+        target: Values,
+        target_velocity: Values,
+        previous: Values,
+        velocity: Values,
+        acceleration: Values,
+        measured: Values,
+        dt: float,
+    ) -> bool:
+        """Whether a position [D] may be sent as it is, ``dt`` after ``previous`` was, which was reached at
+        ``velocity`` and ``acceleration``, and towards a target that moves on at ``target_velocity``. Joint by
+        joint in plain numbers, which for a few joints is faster than arrays; what is not finite does not
+        pass."""
+        for x, w, p, v, a, m, limits in zip(
+            target.tolist(),
+            target_velocity.tolist(),
+            previous.tolist(),
+            velocity.tolist(),
+            acceleration.tolist(),
+            measured.tolist(),
+            self._plain,
+            strict=True,
+        ):
+            low, high, fastest, most, brake, jerk, tracking = limits
+            step = (x - p) / dt
+            rest = x + step * (abs(step) * brake + dt)
+            if not (
+                low <= x <= high
+                and low <= rest <= high
+                and abs(x - m) <= tracking
+                and abs(step) <= fastest
+                and abs(step - v) <= most * dt + TOLERANCE
+                and abs(step - w) <= most * dt + TOLERANCE
+                and (jerk == math.inf or abs((step - v) / dt - a) <= jerk * dt + TOLERANCE)
+            ):
+                return False
+        return True
 
     def lead(
         self,

@@ -79,20 +79,33 @@ class Sent:
         return positions, velocities, due
 
 
-@dataclass(frozen=True)
 class Brakes:
-    """How joints come to rest: limits [D] and the ``spacing_s`` of points where they must brake unevenly."""
+    """How joints come to rest ``end_s`` after now.
 
-    low: Values
-    high: Values
-    acceleration: Values
-    spacing_s: float
+    ``low``, ``high`` and ``acceleration`` are limits [D]; ``times_s`` [K], the first 0, are the points at
+    which a plan is followed, ``spacing_s`` the distance of points where a joint must brake unevenly.
+    """
 
-    def tail(
-        self, positions: Values, velocities: Values, times_s: Values, end_s: float
-    ) -> tuple[Values, Values, Values]:
-        """A way [K, D] at ``times_s`` [K], the first 0, that is at rest at ``end_s``: positions, velocities
-        and times, with points after the last one.
+    def __init__(
+        self,
+        low: Values,
+        high: Values,
+        acceleration: Values,
+        spacing_s: float,
+        times_s: Values,
+        end_s: float,
+    ) -> None:
+        self._low, self._high, self._acceleration = low, high, acceleration
+        self._least, self._most = low - 1e-9, high + 1e-9
+        self._spacing_s, self._end_s = spacing_s, end_s
+        self._times_s, self._all_times_s = times_s, np.append(times_s, end_s)
+        self._left_s = float(end_s - times_s[-1])
+        # How fast a joint may be at a point to come to rest in time from there.
+        self._fastest = self._fastest_at(times_s, end_s)
+        self._zeros = np.zeros(len(low))
+
+    def tail(self, positions: Values, velocities: Values) -> tuple[Values, Values, Values]:
+        """The way [K, D] at ``times_s`` with what follows until it is at rest: positions, velocities, times.
 
         A joint brakes evenly from the last point on, or from the last one from which its acceleration limit
         lets it: not before the second, because the way to that is what is executed until the next trajectory
@@ -100,45 +113,58 @@ class Brakes:
         at ``end_s`` wins. Where a position limit is nearer than an even braking needs, the joint brakes as
         hard as it may; it stands at the limit at the latest.
         """
-        left = end_s - times_s
+        rest = positions[-1] + velocities[-1] * (self._left_s / 2.0)
+        if (
+            np.count_nonzero(np.abs(velocities[2:]) > self._fastest[2:])
+            or np.count_nonzero(rest < self._least)
+            or np.count_nonzero(rest > self._most)
+        ):
+            return self._uneven(positions, velocities, self._times_s, self._end_s, self._fastest)
+        count = len(self._times_s)
+        way, speed = np.empty((count + 1, len(rest))), np.empty((count + 1, len(rest)))
+        way[:count], way[count], speed[:count], speed[count] = positions, rest, velocities, self._zeros
+        return way, speed, self._all_times_s
+
+    def stop(self, position: Values, velocity: Values, within_s: float) -> tuple[Values, Values, Values]:
+        """The same for joints that brake from now on, to be at rest ``within_s``."""
+        now = np.zeros(1)
+        fastest = self._fastest_at(now, within_s)
+        return self._uneven(position[None], velocity[None], now, within_s, fastest)
+
+    def _fastest_at(self, times_s: Values, end_s: float) -> Values:
+        return self._acceleration * (end_s - times_s)[:, None] * (1.0 + 1e-9)
+
+    def _uneven(
+        self, positions: Values, velocities: Values, times_s: Values, end_s: float, fastest: Values
+    ) -> tuple[Values, Values, Values]:
         first = min(1, len(times_s) - 1)
-        fast = np.abs(velocities) > self.acceleration * left[:, None] * (1.0 + 1e-9)
-        rest = positions[-1] + velocities[-1] * (left[-1] / 2.0)
-        if not fast[first + 1 :].any() and self._inside(rest).all():
-            return (
-                np.concatenate([positions, rest[None]]),
-                np.concatenate([velocities, np.zeros_like(rest)[None]]),
-                np.append(times_s, end_s),
-            )
-        # Point of each joint at which it begins to brake.
-        late = np.concatenate([fast[first + 1 :], np.ones_like(fast[:1])])
+        # Point of each joint at which it begins to brake: the last one before it is too fast for that.
+        late = np.concatenate(
+            [np.abs(velocities[first + 1 :]) > fastest[first + 1 :], np.ones((1, len(self._low)), bool)]
+        )
         begin = first + late.argmax(axis=0)
-        column = np.arange(positions.shape[1])
+        column = np.arange(len(self._low))
         p, v, since = positions[begin, column], velocities[begin, column], times_s[begin]
         rest = p + v * (end_s - since) / 2.0
-        even = self._inside(rest)
-        more = max(1, int(np.ceil(left[-1] / self.spacing_s - 1e-6))) if not even.all() else 1
-        times = np.append(times_s, times_s[-1] + left[-1] * np.arange(1, more + 1) / more)
+        even = (rest >= self._least) & (rest <= self._most)
+        left = end_s - float(times_s[-1])
+        more = 1 if even.all() else max(1, int(np.ceil(left / self._spacing_s - 1e-6)))
+        times = np.append(times_s, times_s[-1] + left * np.arange(1, more + 1) / more)
         way, speed = np.empty((len(times), len(p))), np.empty((len(times), len(p)))
         way[: len(times_s)], speed[: len(times_s)] = positions, velocities
         for k in range(first + 1, len(times)):
-            braking = begin < k
             over = times[k] - since
             lost = v * over / (end_s - since)
             at, moving = p + (v - lost / 2.0) * over, v - lost
-            if not even.all():
-                span = times[k] - times[k - 1]
-                slower = np.copysign(
-                    np.maximum(np.abs(speed[k - 1]) - self.acceleration * span, 0.0), speed[k - 1]
-                )
-                hard = way[k - 1] + (speed[k - 1] + slower) * (span / 2.0)
+            if more > 1:
+                span, before = times[k] - times[k - 1], speed[k - 1]
+                slower = np.copysign(np.maximum(np.abs(before) - self._acceleration * span, 0.0), before)
+                hard = way[k - 1] + (before + slower) * (span / 2.0)
                 at, moving = np.where(even, at, hard), np.where(even, moving, slower)
             if k < len(times_s):
-                at, moving = np.where(braking, at, positions[k]), np.where(braking, moving, velocities[k])
-            way[k] = np.minimum(np.maximum(at, self.low), self.high)
+                at = np.where(begin < k, at, positions[k])
+                moving = np.where(begin < k, moving, velocities[k])
+            way[k] = np.minimum(np.maximum(at, self._low), self._high)
             speed[k] = np.where(way[k] == at, moving, 0.0)
         speed[-1] = 0.0
         return way, speed, times
-
-    def _inside(self, positions: Values) -> NDArray[np.bool_]:
-        return (positions >= self.low - 1e-9) & (positions <= self.high + 1e-9)

@@ -58,8 +58,8 @@ def test_every_way_comes_to_rest_in_time_and_inside_the_limits(
     v = np.array(speed) * most * (1 - 1e-9)
     times = np.arange(points) * SPACING_S
     way, moving = start + times[:, None] * v, np.repeat(v[None], points, axis=0)
-    brakes = Brakes(LOW, HIGH, ACCELERATION, SPACING_S)
-    positions, velocities, due = brakes.tail(way, moving, times, END_S)
+    brakes = Brakes(LOW, HIGH, ACCELERATION, SPACING_S, times, END_S)
+    positions, velocities, due = brakes.tail(way, moving) if points > 1 else brakes.stop(start, v, END_S)
     assert due[-1] == END_S
     assert not velocities[-1].any()
     sent = Sent(0, due, positions, velocities)
