@@ -116,6 +116,10 @@ class ObservationBuilder:
         with self._lock:
             return self._frozen()
 
+    def stops(self, frozen: Cause) -> bool:
+        """Whether nothing is to be assembled while this camera is frozen."""
+        return self._robot.video[frozen.source.removeprefix("video.")].frozen_reaction == STOP
+
     def camera_rates(self, now_ns: int) -> dict[str, float]:
         """Frames per second of each camera, by video key, at node time ``now_ns``."""
         with self._lock:
@@ -180,7 +184,7 @@ class ObservationBuilder:
                 causes.append(Cause(NotReady.INSTRUCTION, "instruction", str(error)))
         with self._lock:
             t_obs, picks = self._pick(now_ns, causes)
-            causes += [c for c in self._frozen() if self._stops(c)]
+            causes += [c for c in self._frozen() if self.stops(c)]
         if causes:
             raise NotReady(causes)
         data: dict[str, dict[str, Any]] = {
@@ -206,9 +210,6 @@ class ObservationBuilder:
     def _frozen(self) -> tuple[Cause, ...]:
         texts = ((key, watch.frozen) for key, watch in self._watches.items())
         return tuple(Cause(NotReady.FROZEN, f"video.{key}", text) for key, text in texts if text)
-
-    def _stops(self, cause: Cause) -> bool:
-        return self._robot.video[cause.source.removeprefix("video.")].frozen_reaction == STOP
 
     def _offsets(self, modality: Mapping[str, Any], kind: str) -> tuple[int, ...]:
         """Delta indices in nanoseconds, none after 0."""

@@ -327,7 +327,7 @@ class Planner:
 
     def _frozen(self) -> str:
         """What is to be told about cameras that show the same picture on and on, while chunks go on."""
-        causes = self._builder.frozen
+        causes = [cause for cause in self._builder.frozen if not self._builder.stops(cause)]
         self._pictures.update({cause.source: cause.text for cause in causes})
         return "; ".join(cause.text for cause in causes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from support_processes import RosGraph
@@ -68,17 +69,28 @@ class FakeExecutor:
             time.sleep(0.05)
 
 
+def on_graph(graph: RosGraph, function: Callable[[], Any]) -> Any:
+    """What ``function`` gives on the graph's own thread. rclpy's action client takes an answer that arrives
+    before ``send_goal_async`` has returned for somebody else's, so both must not run at once."""
+    task = graph.node.executor.create_task(function)
+    graph.wait_until(task.done, "the graph's thread")
+    return task.result()
+
+
 class Goal:
     """A goal that was sent: ``accepted`` once it was answered, ``feedback`` as it comes."""
 
     def __init__(self, graph: RosGraph, client: Any, request: Any) -> None:
         self.feedback: list[Any] = []
         self._graph, self._request = graph, request
-        future = client.send_goal_async(request, lambda message: self.feedback.append(message.feedback))
+        future = on_graph(graph, lambda: client.send_goal_async(request, self._on_feedback))
         graph.wait_until(future.done, f"an answer to {request}")
         self._handle = future.result()
         self.accepted = bool(self._handle.accepted)
-        self._result = self._handle.get_result_async() if self.accepted else None
+        self._result = on_graph(graph, self._handle.get_result_async) if self.accepted else None
+
+    def _on_feedback(self, message: Any) -> None:
+        self.feedback.append(message.feedback)
 
     @property
     def ended(self) -> bool:
@@ -86,7 +98,7 @@ class Goal:
 
     def cancel(self) -> None:
         """Asks for the end, and waits until that is answered."""
-        future = self._handle.cancel_goal_async()
+        future = on_graph(self._graph, self._handle.cancel_goal_async)
         self._graph.wait_until(future.done, "an answer to the cancel request")
         assert len(future.result().goals_canceling) == 1
 
@@ -115,7 +127,9 @@ class TaskClient:
         assert self._client.wait_for_server(60.0), "run_task did not appear"
 
         def answered() -> bool:
-            future = self._client.send_goal_async(self._kind.Goal(instruction=""))
+            future = on_graph(
+                self._graph, lambda: self._client.send_goal_async(self._kind.Goal(instruction=""))
+            )
             end = time.monotonic() + 2.0
             while not future.done() and time.monotonic() < end:
                 time.sleep(0.01)

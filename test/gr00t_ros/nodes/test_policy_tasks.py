@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The action run_task over real DDS: every way in which a task ends, and what the executor is told then."""
+"""Tasks over real DDS: every way in which one ends, and what is told; frozen cameras during one."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
-from support_checkpoints import tiny_checkpoint
-from support_processes import Collector, RosGraph
-from support_tasks import FakeExecutor, TaskClient, swaying
-from support_topics import ROBOT, FakeRobot, NodeUnderTest, nanoseconds, so101_node
+from support_policy import PolicyBench, policy_bench
+from support_tasks import swaying
+from support_topics import FRONT, WRIST
 
 pytestmark = pytest.mark.ros
 
@@ -21,80 +20,27 @@ INACTIVE, WAITING, RUNNING, FAULT, IDLE = range(5)
 SUCCEEDED, CANCELED, ABORTED = 4, 5, 6  # of action_msgs/GoalStatus
 
 
-@dataclass
-class Bench:
-    """The policy node in a process, a robot and an executor in this one, and a client of the action."""
-
-    node: NodeUnderTest
-    graph: RosGraph
-    robot: FakeRobot
-    executor: FakeExecutor
-    client: TaskClient
-    chunks: Collector
-    status: Collector
-
-    def until(self, state: int, word: str = "") -> None:
-        self.graph.wait_until(
-            lambda: self.status and self.status[-1].state == state and word in self.status[-1].reason,
-            f"state {state} with {word!r}; the last status is {self.status[-1] if self.status else None}",
-        )
-
-    def until_chunk(self, instruction: str) -> None:
-        self.graph.wait_until(
-            lambda: self.chunks and self.chunks[-1].instruction == instruction and self.chunks[-1].horizon,
-            f"a chunk for {instruction!r}; {self.node.process.output}",
-        )
-
-    def silent(self, seconds: float = 0.5) -> bool:
-        """Whether no chunk comes."""
-        before = self.chunks[-1] if self.chunks else None
-        time.sleep(seconds)
-        return before is (self.chunks[-1] if self.chunks else None)
-
-    def ended_plan(self, instruction: str) -> bool:
-        """Whether the newest chunk tells the executor to come to rest, after all others of its session."""
-        last = self.chunks[-1]
-        assert (last.horizon, list(last.groups), last.instruction) == (0, [], instruction)
-        assert nanoseconds(last.step) == ROBOT.step_ns
-        assert abs(nanoseconds(last.header.stamp) - self.graph.now_ns()) < 30e9
-        return self.contiguous()
-
-    def contiguous(self) -> bool:
-        """Whether no sequence number is missing or twice in the newest session."""
-        session = [c.sequence for c in list(self.chunks) if c.session == self.chunks[-1].session]
-        return session == list(range(session[0], session[0] + len(session)))
-
-
 @pytest.fixture(scope="module")
-def running() -> Iterator[Bench]:
-    from gr00t_ros.msg import ActionChunk, PolicyStatus
-
-    parameters = [f"checkpoint:={tiny_checkpoint()}", "device:=cpu", "autostart:=true", "mode:=tasks"]
-    parameters += ["rate:=10", *(f"robot.video.{key}.frozen_after:=0.0" for key in ("front", "wrist"))]
-    with so101_node("gr00t_ros.nodes.policy_node", *parameters) as (process, graph):
-        chunks = graph.collect("/gr00t/action_chunk", ActionChunk, 10)
-        status = graph.collect("/gr00t/policy/status", PolicyStatus, 10)
-        robot, executor = FakeRobot(graph), FakeExecutor(graph)
-        process.wait_for("loaded", 120.0)
-        client = TaskClient(graph)
-        client.connect()
-        node = NodeUnderTest(process, graph, "/gr00t/policy")
-        yield Bench(node, graph, robot, executor, client, chunks, status)
-        executor.close()
-        robot.close()
+def running() -> Iterator[PolicyBench]:
+    """In the mode tasks. A front camera that is frozen is reported, one at the wrist stops the policy."""
+    frozen = [f"robot.video.{key}.frozen_after:=0.5" for key in ("front", "wrist")]
+    frozen.append("robot.video.wrist.frozen_reaction:=stop")
+    with policy_bench("mode:=tasks", "rate:=10", *frozen) as running:
+        yield running
 
 
 @pytest.fixture
-def bench(running: Bench) -> Bench:
+def bench(running: PolicyBench) -> PolicyBench:
     """As ``running``, in the mode tasks, with everything well and no task."""
     running.robot.restore()
+    running.freeze()
     running.executor.restore()
     assert running.node.set(still_time=0.0, task_patience=5.0, replan_below=0.0) == []
     running.until(IDLE)
     return running
 
 
-def test_without_a_task_the_policy_is_active_and_silent(bench: Bench) -> None:
+def test_without_a_task_the_policy_is_active_and_silent(bench: PolicyBench) -> None:
     assert bench.node.state == "active"
     bench.until(IDLE, "run_task")
     mark = bench.node.mark()
@@ -122,7 +68,7 @@ def test_without_a_task_the_policy_is_active_and_silent(bench: Bench) -> None:
     ids=["empty", "no word", "long", "negative", "nan", "inf"],
 )
 def test_a_goal_that_cannot_be_a_task_is_refused_with_a_reason(
-    bench: Bench, instruction: str, time_limit: float, word: str
+    bench: PolicyBench, instruction: str, time_limit: float, word: str
 ) -> None:
     mark = bench.node.mark()
     assert not bench.client.send(instruction, time_limit).accepted
@@ -133,7 +79,7 @@ def test_a_goal_that_cannot_be_a_task_is_refused_with_a_reason(
     bench.until(IDLE)
 
 
-def test_a_task_runs_tells_how_far_it_is_and_stops_when_canceled(bench: Bench) -> None:
+def test_a_task_runs_tells_how_far_it_is_and_stops_when_canceled(bench: PolicyBench) -> None:
     goal = bench.client.send("pick up the block")
     assert goal.accepted
     bench.until_chunk("pick up the block")
@@ -157,7 +103,7 @@ def test_a_task_runs_tells_how_far_it_is_and_stops_when_canceled(bench: Bench) -
     bench.until(IDLE, "the task ended")
 
 
-def test_a_task_ends_at_its_time_limit(bench: Bench) -> None:
+def test_a_task_ends_at_its_time_limit(bench: PolicyBench) -> None:
     goal = bench.client.send("wave", time_limit=1.0)
     status, result = goal.result()
     assert status == ABORTED
@@ -167,20 +113,20 @@ def test_a_task_ends_at_its_time_limit(bench: Bench) -> None:
     assert bench.ended_plan("wave")
 
 
-def test_a_task_ends_when_the_robot_stands_still_and_not_before(bench: Bench) -> None:
+def test_a_task_ends_when_the_robot_stands_still_and_not_before(bench: PolicyBench) -> None:
     bench.robot.spoil_joints = swaying
     assert bench.node.set(still_time=0.6) == []
     goal = bench.client.send("stack the cups")
     bench.graph.wait_until(lambda: goal.feedback and goal.feedback[-1].elapsed > 1.5, "feedback")
     assert not goal.ended
-    bench.robot.restore()
+    bench.robot.spoil_joints = lambda message: message
     status, result = goal.result()
     assert status == SUCCEEDED
     assert result.outcome == result.STILL
     assert bench.ended_plan("stack the cups")
 
 
-def test_joints_that_are_not_measured_do_not_stand_still(bench: Bench) -> None:
+def test_joints_that_are_not_measured_do_not_stand_still(bench: PolicyBench) -> None:
     assert bench.node.set(still_time=0.5) == []
     bench.robot.spoil_joints = swaying
     goal = bench.client.send("open the drawer")
@@ -196,7 +142,7 @@ def test_joints_that_are_not_measured_do_not_stand_still(bench: Bench) -> None:
     assert goal.result()[0] == CANCELED
 
 
-def test_a_newer_goal_takes_over_and_the_plan_goes_on(bench: Bench) -> None:
+def test_a_newer_goal_takes_over_and_the_plan_goes_on(bench: PolicyBench) -> None:
     first = bench.client.send("open the drawer")
     bench.until_chunk("open the drawer")
     begin = bench.chunks[-1].sequence
@@ -214,7 +160,7 @@ def test_a_newer_goal_takes_over_and_the_plan_goes_on(bench: Bench) -> None:
     assert second.result()[1].outcome == result.CANCELED
 
 
-def test_a_camera_that_falls_silent_ends_a_task_after_a_while(bench: Bench) -> None:
+def test_a_camera_that_falls_silent_ends_a_task_after_a_while(bench: PolicyBench) -> None:
     assert bench.node.set(task_patience=0.8) == []
     goal = bench.client.send("pick up the block")
     bench.until_chunk("pick up the block")
@@ -229,8 +175,8 @@ def test_a_camera_that_falls_silent_ends_a_task_after_a_while(bench: Bench) -> N
 @pytest.mark.parametrize(
     ("fault", "word"), [("stopped", "stopped by a test"), ("silent", "nothing is heard")]
 )
-def test_an_executor_that_follows_nothing_ends_a_task(bench: Bench, fault: str, word: str) -> None:
-    assert bench.node.set(task_patience=0.8) == []
+def test_an_executor_that_follows_nothing_ends_a_task(bench: PolicyBench, fault: str, word: str) -> None:
+    assert bench.node.set(task_patience=1.5) == []
     setattr(bench.executor, fault, True)
     _, result = bench.client.send("pick up the block").result()
     assert result.outcome == result.FAULT
@@ -238,7 +184,7 @@ def test_an_executor_that_follows_nothing_ends_a_task(bench: Bench, fault: str, 
     assert bench.ended_plan("pick up the block")
 
 
-def test_while_the_executor_has_plan_enough_no_chunk_is_made(bench: Bench) -> None:
+def test_while_the_executor_has_plan_enough_no_chunk_is_made(bench: PolicyBench) -> None:
     goal = bench.client.send("wipe the table")
     bench.until_chunk("wipe the table")
     bench.executor.plan_ahead_s = 100.0
@@ -258,7 +204,76 @@ def test_while_the_executor_has_plan_enough_no_chunk_is_made(bench: Bench) -> No
     assert goal.ended
 
 
-def test_deactivation_ends_a_task_and_refuses_goals(bench: Bench) -> None:
+@pytest.fixture
+def planning(bench: PolicyBench) -> Iterator[PolicyBench]:
+    """With a task under way that sees pictures that change."""
+    goal = bench.client.send("look around")
+    bench.until_well()
+    yield bench
+    goal.cancel()
+    goal.result()
+
+
+def test_a_frozen_camera_is_reported_and_the_policy_goes_on(planning: PolicyBench) -> None:
+    from diagnostic_msgs.msg import DiagnosticStatus
+
+    assert planning.diagnosed(DiagnosticStatus.OK)["frozen cameras"] == "none"
+    mark = planning.node.mark()
+    planning.freeze(FRONT)
+    planning.until(RUNNING, "identical pixels")
+    assert "video.front" in planning.status[-1].reason
+    assert planning.diagnosed(DiagnosticStatus.WARN, "identical")["frozen cameras"] == "video.front"
+    before = len(planning.chunks)
+    planning.graph.wait_until(lambda: len(planning.chunks) > before + 3, "further chunks")
+    assert len(planning.node.told(mark)) == 1
+    planning.freeze()
+    planning.until_well()
+    assert planning.node.since(mark, "WARN")[1:] == []
+
+
+def test_a_frozen_camera_stops_the_policy_where_the_robot_yaml_says_so(planning: PolicyBench) -> None:
+    mark = planning.node.mark()
+    planning.freeze(WRIST)
+    planning.until(WAITING, "identical pixels")
+    assert "video.wrist" in planning.status[-1].reason
+    time.sleep(0.3)
+    before = len(planning.chunks)
+    time.sleep(0.6)
+    assert len(planning.chunks) == before
+    assert len(planning.node.told(mark)) == 1
+    status = planning.status[-1]
+    assert dict(zip(status.skip_causes, status.skip_counts, strict=True))["frozen video.wrist"] > 0
+    planning.freeze()
+    planning.until_well()
+    planning.graph.wait_until(lambda: len(planning.chunks) > before + 3, "chunks again")
+
+
+def test_a_frame_that_comes_again_and_again_under_its_stamp_grows_old(planning: PolicyBench) -> None:
+    kept: dict[str, Any] = {}
+    planning.robot.spoil_image = lambda topic, message: kept.setdefault(topic, message)
+    planning.until(WAITING, "s old")
+    planning.freeze()
+    planning.until_well()
+
+
+def test_the_status_goes_on_as_a_sign_of_life_and_the_diagnostics_are_complete(planning: PolicyBench) -> None:
+    from diagnostic_msgs.msg import DiagnosticStatus
+
+    before = len(planning.status)
+    planning.graph.wait_until(lambda: len(planning.status) > before + 10, "ten statuses")
+    assert {s.state for s in planning.status[before:]} == {RUNNING}
+    status = planning.status[-1]
+    assert 0.0 < status.waiting_time < status.observation_age
+    values = planning.diagnosed(DiagnosticStatus.OK, "running")
+    assert float(values["rate of video.front [Hz]"]) > 1.0
+    assert float(values["rate of video.wrist [Hz]"]) > 1.0
+    for stage in ("waiting", "processing", "inference", "decoding", "total"):
+        assert float(values[f"{stage} time [s]"]) >= 0.0
+    assert float(values["observation age [s]"]) > 0.0
+    assert int(values["skipped: superseded by a newer frame"]) > 0
+
+
+def test_deactivation_ends_a_task_and_refuses_goals(bench: PolicyBench) -> None:
     goal = bench.client.send("pick up the block")
     bench.until_chunk("pick up the block")
     assert bench.node.change("deactivate")
@@ -278,7 +293,7 @@ def test_deactivation_ends_a_task_and_refuses_goals(bench: Bench) -> None:
     goal.result()
 
 
-def test_in_the_continuous_mode_a_goal_is_one_more_source_of_instructions(bench: Bench) -> None:
+def test_in_the_continuous_mode_a_goal_is_one_more_source_of_instructions(bench: PolicyBench) -> None:
     from std_msgs.msg import String
 
     assert bench.node.change("deactivate")
@@ -310,7 +325,7 @@ def test_in_the_continuous_mode_a_goal_is_one_more_source_of_instructions(bench:
     bench.until(WAITING, "empty")
 
 
-def test_it_ends_in_order_with_a_task_under_way(running: Bench) -> None:
+def test_it_ends_in_order_with_a_task_under_way(running: PolicyBench) -> None:
     running.client.send("wave")
     running.until_chunk("wave")
     assert running.node.process.stop() == 0, running.node.process.output
