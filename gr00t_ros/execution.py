@@ -37,6 +37,7 @@ from gr00t_ros.measured import Measured
 from gr00t_ros.motion import point_times
 from gr00t_ros.motion_factory import motion_for
 from gr00t_ros.robot import RobotConfig
+from gr00t_ros.robot_types import STOP
 from gr00t_ros.safety import SafetyFilter
 from gr00t_ros.timeline import ACTIVE, EARLY, ENDED, Plan, Timeline, Window
 
@@ -121,13 +122,13 @@ class Execution:
         """Puts a chunk on the timeline. One without steps ends the plan: what moves is braked and held.
 
         Raises ChunkRefused when it is stale, out of order, does not fit the robot, or execution is stopped.
-        Values that are not finite also stop execution: a policy that computes them cannot be trusted with
-        the next chunk.
+        Values that are not finite also stop execution, unless ``violations.not_finite`` says otherwise: a
+        policy that computes them cannot be trusted with the next chunk.
         """
         try:
             text = _not_finite(chunk)
             if text:
-                if self.state != State.STOPPED:
+                if self.state != State.STOPPED and self.robot.executor.violations.not_finite == STOP:
                     self.stop(text)
                 raise ChunkRefused(text)
             if self.state == State.STOPPED:
@@ -207,6 +208,10 @@ class Execution:
                 self._fall_silent()
             self._drop(self.reason)
             self.accepted = None
+
+    def end(self, reason: str) -> None:
+        """Takes the plan away: what moves is braked and held."""
+        self._drop(reason)
 
     def reset(self, reason: str) -> None:
         """Forgets plans, measurements and commands, as after a pause of unknown length. A stop stays."""

@@ -14,6 +14,7 @@ from gr00t_ros.faults import Reaction
 from gr00t_ros.robot_sections import Section
 from gr00t_ros.robot_types import (
     BLEND,
+    CLIP,
     CUBIC,
     DEFAULT_BLEND_TIME,
     DEFAULT_ENSEMBLE_DECAY,
@@ -23,8 +24,11 @@ from gr00t_ros.robot_types import (
     INTERPOLATIONS,
     JOINT_STATE,
     MERGES,
+    REFUSE,
+    STOP,
     ExecutorConfig,
     StateSource,
+    ViolationsConfig,
     WatchdogConfig,
     WatchdogsConfig,
 )
@@ -77,9 +81,25 @@ def read_executor(section: Section, state: Mapping[str, StateSource]) -> Executo
         interpolation=section.text("interpolation", "the curve between two steps", CUBIC, INTERPOLATIONS),
         ensemble_decay=decay,
         watchdogs=watchdogs,
+        violations=_read_violations(
+            section.section("violations", "what is done about limits that a plan exceeds", required=False)
+        ),
     )
     section.done()
     return config
+
+
+def _read_violations(section: Section) -> ViolationsConfig:
+    """``violations: {velocity: stop, ...}``; what is left out is clipped, and stops where it is no number."""
+    kinds = {
+        kind: section.text(kind, f"what is done about a plan that exceeds a {kind} limit", CLIP, (CLIP, STOP))
+        for kind in ("position", "velocity", "acceleration", "tracking")
+    }
+    not_finite = section.text(
+        "not_finite", "what is done about values that are no numbers", STOP, (STOP, REFUSE)
+    )
+    section.done()
+    return ViolationsConfig(**kinds, not_finite=not_finite)
 
 
 def _read_watchdogs(section: Section, max_joint_state_age: float | None) -> WatchdogsConfig:

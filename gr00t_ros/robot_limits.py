@@ -73,6 +73,11 @@ def _joint(part: Section, *, velocity: bool) -> JointLimits:
     acceleration = None
     if velocity or part.has("acceleration"):
         acceleration = part.number("acceleration", "the highest acceleration in rad/s^2 or m/s^2", above=0.0)
+    jerk = None
+    if part.has("jerk"):
+        jerk = part.number("jerk", "the fastest change of acceleration in rad/s^3 or m/s^3", above=0.0)
+        if acceleration is None:
+            part.fail("acceleration", "the highest acceleration, where jerk is limited")
     error = DEFAULT_MAX_TRACKING_ERROR
     if not velocity:  # where a velocity leads has no distance from the measured position
         error = part.number(
@@ -83,7 +88,7 @@ def _joint(part: Section, *, velocity: bool) -> JointLimits:
         )
     engine_error = _engine_error(part)
     part.done()
-    return JointLimits(low, high, speed, acceleration, error, engine_error)
+    return JointLimits(low, high, speed, acceleration, error, engine_error, jerk)
 
 
 def _twist(part: Section, group: ActionGroupConfig) -> TwistLimits:

@@ -76,6 +76,10 @@ BLEND = "blend"
 ENSEMBLE = "ensemble"
 MERGES = (REPLACE, BLEND, ENSEMBLE)
 
+CLIP = "clip"
+STOP = "stop"
+REFUSE = "refuse"
+
 LINEAR = "linear"
 CUBIC = "cubic"
 QUINTIC = "quintic"
@@ -341,6 +345,20 @@ class WatchdogsConfig:
 
 
 @dataclass(frozen=True)
+class ViolationsConfig:
+    """What is done about a plan that asks for more than a limit: ``clip`` brings it back inside, ``stop``
+    stops until ``executor/start``. ``not_finite`` is about a chunk with values that are no numbers: ``stop``,
+    because a policy that computes them cannot be trusted with the next one, or ``refuse`` that chunk alone.
+    """
+
+    position: str = CLIP
+    velocity: str = CLIP
+    acceleration: str = CLIP
+    tracking: str = CLIP
+    not_finite: str = STOP
+
+
+@dataclass(frozen=True)
 class ExecutorConfig:
     """Thresholds of the chunk executor, in seconds, the topic on which it sees the measured joints, and how
     it runs between the steps of a chunk and from one chunk to the next.
@@ -358,6 +376,7 @@ class ExecutorConfig:
     interpolation: str = CUBIC
     ensemble_decay: float = DEFAULT_ENSEMBLE_DECAY
     watchdogs: WatchdogsConfig = WatchdogsConfig()
+    violations: ViolationsConfig = ViolationsConfig()
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from gr00t_ros.errors import UnsafeCommand
 from gr00t_ros.robot import RobotConfig
+from gr00t_ros.robot_types import STOP
 from gr00t_ros.safety_limits import TOLERANCE, GroupLimits, clip
 
 Values = NDArray[np.float64]
 
+# The limits that a plan can exceed.
+KINDS = ("position", "tracking", "velocity", "acceleration")
 # No single period may move a joint further than this many seconds at its velocity limit, however long the
 # period took: a stalled process must not catch up in one jump.
 MAX_PERIOD = 0.2
@@ -68,9 +71,11 @@ class SafetyFilter:
 
     def __init__(self, robot: RobotConfig) -> None:
         self._limits = dict(robot.limits)
-        self._stops = frozenset[str]()  # kinds of limits that a plan may not exceed
+        violations = robot.executor.violations
+        # Kinds of limits that a plan may not exceed.
+        self._stops = frozenset(kind for kind in KINDS if getattr(violations, kind) == STOP)
         self._groups: dict[tuple[str, ...], GroupLimits] = {}
-        self.counters = dict.fromkeys(("position", "tracking", "velocity", "acceleration", "refused"), 0)
+        self.counters = dict.fromkeys((*KINDS, "refused"), 0)
 
     def apply(
         self,

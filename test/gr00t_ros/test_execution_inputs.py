@@ -10,7 +10,8 @@ import pytest
 
 from gr00t_ros.errors import ChunkRefused, MessageError
 from gr00t_ros.execution import State
-from support_execution import ARM, PERIOD_S, ROBOT, START_NS, Rig, chunk, make, of, ramp
+from gr00t_ros.robot_types import ViolationsConfig
+from support_execution import ARM, PERIOD_S, ROBOT, START_NS, Rig, chunk, following, make, of, ramp
 
 
 @pytest.fixture
@@ -171,3 +172,44 @@ def test_receive_time_counts_where_the_robot_yaml_says_so() -> None:
     execution = make(replace(ROBOT, state=state))
     execution.measure(["shoulder_pan"], [0.1], 0, START_NS)
     assert execution.counters.joint_states_refused == 0
+
+
+def test_a_chunk_that_is_not_finite_may_be_refused_alone() -> None:
+    rig = Rig(make(following(violations=ViolationsConfig(not_finite="refuse"))))
+    rig.offer(ramp(40))
+    rig.run(0.2)
+    with pytest.raises(ChunkRefused, match="not finite"):
+        rig.offer(ramp() + np.nan, sequence=1)
+    rig.run(0.2)
+    assert rig.execution.state == State.EXECUTING
+    assert rig.execution.counters.chunks_refused == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "arm", "gripper"),
+    [
+        ("position", ramp(40, 0.06), None),  # to 2.4 rad, over the range of each
+        ("velocity", ramp(40, 0.0), np.arange(40)[:, None] * 0.15),  # 3 rad/s
+        ("acceleration", np.where(np.arange(40) % 8 < 4, 0.0, 0.2)[:, None] * np.ones(5), None),
+    ],
+)
+def test_a_plan_that_exceeds_a_limit_stops_where_that_is_configured(
+    kind: str, arm: np.ndarray, gripper: np.ndarray | None
+) -> None:
+    clips, stops = Rig(make()), Rig(make(following(violations=ViolationsConfig(**{kind: "stop"}))))
+    for rig in (clips, stops):
+        rig.offer(arm, gripper=gripper)
+        for _ in range(90):
+            rig.period()
+    assert clips.execution.clips[kind] > 0
+    assert clips.execution.state != State.STOPPED
+    assert stops.execution.state == State.STOPPED
+    assert f"executor.violations.{kind}: stop" in stops.execution.reason
+
+
+def test_a_blocked_joint_stops_where_that_is_configured() -> None:
+    rig = Rig(make(following(violations=ViolationsConfig(tracking="stop"))), follow=False)
+    rig.offer(ramp(40, 0.05))
+    rig.run(1.0)
+    assert rig.execution.state == State.STOPPED
+    assert "tracking limit of shoulder_pan" in rig.execution.reason
