@@ -99,8 +99,9 @@ class Driven(Rig):
         commands = super().period(seconds)
         clock = self.now_ns - self.skew_ns
         for command in commands:
-            if command.group.key == "gripper":
-                self.gripper.append(float(command.positions[0, 0]))
+            if command.group.key != "arm":
+                if command.group.key == "gripper":
+                    self.gripper.append(float(command.positions[0, 0]))
                 continue
             offsets = [round(due * 1e9) for due in command.times_s]
             points = command.positions.tolist(), command.velocities.tolist()
@@ -116,8 +117,8 @@ class Driven(Rig):
         assert speeds.min() >= -1e-3
 
 
-def make(robot: RobotConfig = ROBOT, enabled: bool = True) -> Execution:
-    return Execution(robot, period_s=PERIOD_S, lookahead_s=LOOKAHEAD_S, hold_s=HOLD_S, enabled=enabled)
+def make(robot: RobotConfig = ROBOT, enabled: bool = True, period_s: float = PERIOD_S) -> Execution:
+    return Execution(robot, period_s=period_s, lookahead_s=LOOKAHEAD_S, hold_s=HOLD_S, enabled=enabled)
 
 
 def following(**options: object) -> RobotConfig:
