@@ -15,6 +15,10 @@ from launch_ros.parameter_descriptions import ParameterValue
 from gr00t_ros.system import Argument, Program
 from launch import LaunchContext, LaunchDescription
 
+# Seconds between SIGINT and SIGTERM. launch's 5 are too few on a small machine, to unload torch or for the
+# demo's monitor to draw its picture; what still runs then dies with an exit code that looks like a failure.
+SIGTERM_TIMEOUT_S = "60"
+
 
 def description(
     arguments: Sequence[Argument],
@@ -60,4 +64,5 @@ def _node(program: Program, *, ends: bool) -> Node:
         additional_env=dict(program.environment),
         output="screen",
         on_exit=[Shutdown(reason=f"{program.name} ended")] if ends else None,
+        sigterm_timeout=SIGTERM_TIMEOUT_S,
     )

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``demo.launch.py`` under launch_testing: it ends by itself, with the monitor's verdict, and everything ends
-cleanly.
+"""``demo.launch.py`` under launch_testing: the monitor passes what it saw, and everything ends cleanly.
 
 Needs ``launch_testing``, which comes with a ROS installation. Where it is missing, ``demo`` starts the same
 programs, and ``test/gr00t_ros/nodes/test_demo_chain.py`` looks at the monitor.
@@ -9,6 +8,7 @@ programs, and ``test/gr00t_ros/nodes/test_demo_chain.py`` looks at the monitor.
 import os
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -40,8 +40,8 @@ pytestmark = pytest.mark.ros
 
 DOMAIN, _LOCK = claim_domain()
 OUTPUT = Path(tempfile.mkdtemp())
-# The demo ends when its monitor has seen DURATION_S of commands; nothing takes this long.
-DURATION_S, TIMEOUT_S = 6.0, 180.0
+# Loading torch takes seconds on a small machine; nothing waits this long. What the monitor then sees.
+TIMEOUT_S, SEEN_S = 180.0, 4.0
 
 
 @pytest.mark.launch_test
@@ -52,7 +52,8 @@ def generate_test_description():
     arguments = {
         "checkpoint": str(OUTPUT / "checkpoint"),
         "output": str(OUTPUT),
-        "duration": str(DURATION_S),
+        # The test ends it: launch_testing takes a system that ends by itself for one that died.
+        "duration": "0.0",
     }
     demo = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(share_directory() / "launch" / "demo.launch.py")),
@@ -64,13 +65,14 @@ def generate_test_description():
 class TestDemo(unittest.TestCase):
     """While the demo runs."""
 
-    def test_the_monitor_passes_the_run(self, proc_output):
-        proc_output.assertWaitFor("OK: the whole chain ran and every limit was kept", timeout=TIMEOUT_S)
+    def test_the_executor_executes(self, proc_output):
+        proc_output.assertWaitFor("executor executing", timeout=TIMEOUT_S, stream="stdout")
+        time.sleep(SEEN_S)
 
 
 @launch_testing.post_shutdown_test()
 class TestShutdown(unittest.TestCase):
-    """After the monitor has ended the demo."""
+    """After the demo was ended."""
 
     def test_everything_ends_cleanly(self, proc_info):
         names = " ".join(proc_info.process_names())
@@ -78,5 +80,8 @@ class TestShutdown(unittest.TestCase):
             assert program in names, names
         launch_testing.asserts.assertExitCodes(proc_info)
 
-    def test_the_picture_is_there(self):
+    def test_the_monitor_passes_the_run(self, proc_output):
+        launch_testing.asserts.assertInStdout(
+            proc_output, "OK: the whole chain ran and every limit was kept", process=None
+        )
         assert (OUTPUT / "demo.png").stat().st_size > 20_000
