@@ -21,7 +21,7 @@ robot next is not fought. A position is never replaced by zero. How a group move
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -226,6 +226,14 @@ class Execution:
         self._last_ns = self._hold_until_ns = None
         self._clock = _clock_watch(self.robot)
 
+    def unheard(self, keys: Collection[str]) -> None:
+        """Nobody listens to the commands of these action groups. What was sent to them was not followed, so
+        that their next motion begins where the robot is measured, whoever comes back to listen."""
+        for motion in self._motions:
+            if motion.group.key in keys and motion.begun:
+                motion.forget()
+                self._fresh = True
+
     # What goes out.
 
     def step(self, now_ns: int, mono_ns: int, faults: Sequence[Fault] = ()) -> tuple[GroupCommand, ...]:
@@ -345,7 +353,8 @@ class Execution:
         by itself: at the plan's last step, when the plan has ended.
         """
         self._fresh = True
-        if self._silent or not all(motion.begun for motion in self._motions):
+        begun = [motion for motion in self._motions if motion.begun]
+        if self._silent or not begun:
             return ()
         if self._hold_until_ns is None or self.moving:
             self._hold_until_ns = mono_ns + round(self._hold_s * 1e9)
@@ -354,8 +363,8 @@ class Execution:
             return ()
         # Once: braking anew every period would end later and later.
         again, self._braked = brake and not self._braked, self._braked or brake
-        self.counters.commands_sent += len(self._motions)
-        return tuple(motion.hold(now_ns, dt, brake=again) for motion in self._motions)
+        self.counters.commands_sent += len(begun)
+        return tuple(motion.hold(now_ns, dt, brake=again) for motion in begun)
 
     def _fall_silent(self) -> None:
         """From here on others may move the robot."""

@@ -43,8 +43,6 @@ from gr00t_ros.watchdogs import Watchdogs
 DESCRIPTION = __doc__ or ""
 # The policy reads the committed plan from the status: ten times a second is once or twice a chunk.
 STATUS_PERIOD_S = 0.1
-# How often the subscribers of the command topics are counted: a question to the middleware for each topic.
-COUNT_PERIOD_S = 0.25
 # The newest message is the one that counts; a queue would only make it older.
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 # How long deactivate waits for the control thread: many periods at the lowest rate.
@@ -225,7 +223,7 @@ class ChunkExecutor(ManagedNode):
         pace = self._pace
         with SteadyInterpreter() as interpreter:
             pace.start()
-            late_s, status_due, count_due = 0.0, 0.0, 0.0
+            late_s, status_due = 0.0, 0.0
             while self._running:
                 began = time.monotonic()
                 changed = self._period(late_s)
@@ -233,10 +231,6 @@ class ChunkExecutor(ManagedNode):
                 if changed or began >= status_due or self._news():
                     self._publish_status()
                     status_due = began + STATUS_PERIOD_S
-                # Not instead of a status: in a flood of chunks there is one in every period.
-                if began >= count_due:
-                    self._count_subscribers()
-                    count_due = began + COUNT_PERIOD_S
                 interpreter.idle(pace.slack_s())
                 late_s = pace.wait()
 
@@ -244,11 +238,6 @@ class ChunkExecutor(ManagedNode):
         """Whether a chunk was accepted since the last status."""
         execution = self._execution
         return execution is not None and execution.accepted != self._announced
-
-    def _count_subscribers(self) -> None:
-        assert self._output is not None
-        assert self._watchdogs is not None
-        self._watchdogs.counted(self._output.subscribers(), time.monotonic_ns())
 
     def _period(self, late_s: float) -> bool:
         """One period, which began ``late_s`` too late; whether state, reason or faults changed."""
@@ -261,6 +250,10 @@ class ChunkExecutor(ManagedNode):
             with self._lock:
                 now_ns, mono_ns = self.now_ns(), time.monotonic_ns()
                 inputs.read(now_ns, mono_ns)
+                if not self._dry_run:
+                    subscribers = output.subscribers()
+                    watchdogs.counted(subscribers, mono_ns)
+                    execution.unheard([output.key(topic) for topic, count in subscribers.items() if not count])
                 if execution.state == State.STOPPED or execution.accepted is None:
                     watchdogs.dropped()
                 faults = watchdogs.check(now_ns, mono_ns, round(late_s * 1e9))

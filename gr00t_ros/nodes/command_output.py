@@ -47,6 +47,7 @@ class CommandOutput:
         self._node = node
         self._publishers: dict[str, Publisher] = {}
         self._topics: dict[str, Publisher] = {}
+        self._keys: dict[str, str] = {}
         self._filled: dict[str, Trajectories | Arrays] = {}
         for group in groups:
             publisher = node.create_lifecycle_publisher(
@@ -57,6 +58,7 @@ class CommandOutput:
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
             self._publishers[group.key] = self._topics[publisher.topic_name] = publisher
+            self._keys[publisher.topic_name] = group.key
             if group.interface == JOINT_TRAJECTORY:
                 self._filled[group.key] = Trajectories(group.joints)
             elif group.interface == FLOAT64_MULTI_ARRAY:
@@ -73,6 +75,10 @@ class CommandOutput:
         filled = self._filled.get(key)
         message = command_msg(command, now_ns) if filled is None else filled.fill(command, now_ns)
         self._publishers[key].publish(message)
+
+    def key(self, topic: str) -> str:
+        """The action group that is commanded on a topic."""
+        return self._keys[topic]
 
     def subscribers(self) -> Mapping[str, int]:
         """How many subscribers each command topic has."""
