@@ -22,6 +22,7 @@ from gr00t_ros.sim.controllers import TrajectoryController
 from support_ros2_control import (
     HUMBLE,
     JAZZY,
+    REPLACING,
     ForwardCommandController,
     JointTrajectoryController,
     Message,
@@ -146,6 +147,12 @@ def test_no_stop_and_no_jump_where_chunks_meet(rules: str, rate: float, way: Way
     assert_goes_on(path, 1000.0, 0.0 if way == CLEAN else OFF_RAD)
     wanted = motion(np.arange(len(path)) / 1000.0)[:, :5]
     assert np.abs(path - wanted)[round(SETTLED_S * 1000) :].max() < 0.05, "not the motion"
+
+
+def test_replacement_that_counts_from_arrival_must_be_turned_off() -> None:
+    """Rolling's ``allow_trajectory_replacement``: why the how-to page about controllers says false."""
+    with pytest.raises(AssertionError, match="stood still"):
+        assert_goes_on(replay(REPLACING, 50.0, Way(delay_s=0.02)), 1000.0, OFF_RAD)
 
 
 @pytest.mark.parametrize("rules", [HUMBLE, JAZZY])
