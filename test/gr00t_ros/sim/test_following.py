@@ -90,7 +90,9 @@ def test_a_motion_within_all_limits_is_commanded_exactly_and_followed_closely() 
     assert worst < 0.05, f"{joint} lags too far behind"
     assert rms < 0.02
     assert record.comparison.points > 1000
-    assert record.comparison.exact == record.comparison.points
+    # A first motion goes over to its plan within the blend time: that many periods of five points.
+    going_over = 5 * round(ROBOT.executor.blend_time / 0.02)
+    assert record.comparison.exact >= record.comparison.points - going_over
     assert record.travel()["shoulder_pan"] == pytest.approx(0.5, abs=0.03)
 
 
