@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from gr00t_ros.clockwatch import MAX_STANDSTILL_S
-from support_fault_messages import AT_ONCE, beside, past, reports
+from support_fault_messages import AT_ONCE, reports
 from support_fault_messages import SCENARIOS as MESSAGES
-from support_fault_recording import LOOKAHEAD_S
+from support_fault_recording import LOOKAHEAD_S, ROBOT
 from support_fault_stand_ins import SimulatedTime
-from support_faults import HOLDING, ExecutorRig, Scenario, nothing
+from support_faults import HOLDING, STOPPED, ExecutorRig, Scenario, nothing
+
+SUBSCRIBERS_S = ROBOT.executor.watchdogs.command_subscribers.after
 
 # Time.
 
@@ -107,23 +109,21 @@ def change_parameters(rig: ExecutorRig, since_ns: int) -> str:
 
 
 def full_disk(rig: ExecutorRig) -> None:
-    """No file of the executor may grow any more; and there is something to log, again and again."""
+    """No file of the executor may grow any more; and it has to log an error, which is written at once."""
     _, hard = resource.prlimit(rig.executor.process.pid, resource.RLIMIT_FSIZE)
-    rig.log_sizes = rig.sizes()
     resource.prlimit(rig.executor.process.pid, resource.RLIMIT_FSIZE, (1, hard))
-    beside(past)(rig)
-
-
-def still_full(rig: ExecutorRig, since_ns: int) -> str:
-    time.sleep(3.0)
-    assert rig.sizes() == rig.log_sizes, "the log grew"
-    return ""
+    before, lines = rig.sizes(), len(rig.executor.lines)
+    rig.call("stop")
+    rig.until(STOPPED)
+    rig.graph.wait_until(
+        lambda: "stopped by" in " ".join(rig.executor.lines[lines:]), "the line on the console"
+    )
+    assert rig.sizes() == before, "the log grew on a full disk"
 
 
 def empty_disk(rig: ExecutorRig) -> None:
     _, hard = resource.prlimit(rig.executor.process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(rig.executor.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
-    rig.restore()
 
 
 PROCESS = [
@@ -138,13 +138,36 @@ PROCESS = [
     ),
     Scenario(
         name="disk full",
-        fault="disk full for logs",
+        fault="disk full for logs, and `executor/stop`",
         detection="none",
-        reaction="log lines are lost in the file and still come on the console; motion goes on",
-        recovery="by itself",
+        reaction="log lines are lost in the file and come on the console; the stop is made",
+        recovery="after `executor/start`",
         inflict=full_disk,
-        during=still_full,
+        report=reports(STOPPED, "executor/stop"),
         mend=empty_disk,
+        stop_s=LOOKAHEAD_S,
+        latched=True,
+    ),
+    Scenario(
+        name="nobody listens",
+        fault="no subscriber of the command topics",
+        detection=f"watchdog `command_subscribers` ({SUBSCRIBERS_S:g} s)",
+        reaction="plan dropped, controlled stop, hold",
+        recovery="by itself, with the next chunk and from the measured position",
+        inflict=lambda rig: rig.deafen(),
+        report=reports(HOLDING, "nobody listens", diagnosed=True),
+        mend=lambda rig: rig.listen(),
+        unbroken=False,
+    ),
+    Scenario(
+        name="away for a moment",
+        fault="no subscriber of the command topics for 0.5 s",
+        detection="every period",
+        reaction="goes on; who comes back is led from the measured position to the plan",
+        recovery="none needed",
+        inflict=lambda rig: rig.deafen(),
+        during=lambda rig, since_ns: time.sleep(0.5) or "",
+        mend=lambda rig: rig.listen(),
     ),
     Scenario(
         name="executor frozen",

@@ -20,7 +20,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
-from support_fault_recording import ARM, GRIPPER, Reference
+from support_fault_recording import ARM, GRIPPER, Reference, stamp_ns
 from support_topics import ARM_COMMANDS, FRONT, GRIPPER_COMMANDS, HEIGHT, JOINTS, WIDTH, WRIST
 
 MODES = "/test/cameras"
@@ -65,13 +65,14 @@ class Joints(Node):
         self.create_timer(0.01, self._publish)
 
     def _take_arm(self, message: JointTrajectory) -> None:
-        self._arm.take(message, time.monotonic_ns())
+        # From its stamp on, however late it is read: a controller that lived on would be there by now.
+        self._arm.take(message, stamp_ns(message))
 
     def _take_gripper(self, message: Float64MultiArray) -> None:
         self._gripper = message.data[0]
 
     def _publish(self) -> None:
-        arm, _ = self._arm.at(time.monotonic_ns())
+        arm, _ = self._arm.at(time.time_ns())
         message = JointState(name=[*ARM, *GRIPPER], position=[*map(float, arm), float(self._gripper)])
         message.header.stamp = self.get_clock().now().to_msg()
         self._output.publish(message)

@@ -20,7 +20,7 @@ import numpy as np
 
 from support_fault_recording import NS, Recording, Worst
 from support_fault_stand_ins import ChunkSource, MovingRobot, SimulatedTime
-from support_processes import REPO, NodeProcess, ProcessStarter, RosGraph, claim_domain
+from support_processes import REPO, TIMEOUT_S, NodeProcess, ProcessStarter, RosGraph, claim_domain
 from support_topics import ARM_COMMANDS, GRIPPER_COMMANDS, NodeUnderTest
 
 WAITING, EXECUTING, HOLDING, STOPPED = range(4)
@@ -49,14 +49,30 @@ class Rig:
         self.recording = Recording(*self.start)
         self.status: list[tuple[int, Any]] = []
         self.diagnostics: list[tuple[int, Any]] = []
-        self._listen()
+        self._hear()
+        self.listen()
         self.executor = self.start_executor("enabled:=true", *parameters)
 
-    def _listen(self) -> None:
-        from diagnostic_msgs.msg import DiagnosticArray
+    def listen(self) -> None:
+        """Takes the commands, as the robot's controllers do."""
         from rclpy.qos import QoSProfile
         from std_msgs.msg import Float64MultiArray
         from trajectory_msgs.msg import JointTrajectory
+
+        deep, node = QoSProfile(depth=1000), self.graph.node
+        self._ears = [
+            node.create_subscription(JointTrajectory, ARM_COMMANDS, self._on_arm, deep),
+            node.create_subscription(Float64MultiArray, GRIPPER_COMMANDS, self._on_gripper, deep),
+        ]
+
+    def deafen(self) -> None:
+        """Nobody takes the commands any more."""
+        for subscription in self._ears:
+            self.graph.node.destroy_subscription(subscription)
+
+    def _hear(self) -> None:
+        from diagnostic_msgs.msg import DiagnosticArray
+        from rclpy.qos import QoSProfile
 
         from gr00t_ros.msg import ExecutorStatus
 
@@ -66,8 +82,6 @@ class Rig:
         # Deep: that a test is slow must not look like a command that was never sent.
         deep = QoSProfile(depth=1000)
         node = self.graph.node
-        node.create_subscription(JointTrajectory, ARM_COMMANDS, self._on_arm, deep)
-        node.create_subscription(Float64MultiArray, GRIPPER_COMMANDS, self._on_gripper, deep)
         node.create_subscription(ExecutorStatus, "/gr00t/executor/status", keep(self.status), deep)
         node.create_subscription(DiagnosticArray, "/diagnostics", keep(self.diagnostics), deep)
 
@@ -141,21 +155,21 @@ class Rig:
 
         self.graph.wait_until(found, f"{word!r} in /diagnostics; the last is {self.diagnostics[-1:]}")
 
-    def moving(self) -> int:
-        """Waits until the arm is commanded to move; when that was."""
-        begin_ns = time.monotonic_ns()
+    def moving(self, since_ns: int = 0, timeout: float = TIMEOUT_S) -> int:
+        """Waits until the arm is commanded to move, now or since then; when that was first."""
+        begin_ns = since_ns or time.monotonic_ns()
 
         def found() -> int:
             return next(
                 (
                     at
-                    for at, message in self.recording.arm[-50:]
+                    for at, message in list(self.recording.arm)
                     if at >= begin_ns and np.abs(message.points[0].velocities).max() > 0.05
                 ),
                 0,
             )
 
-        self.graph.wait_until(found, f"motion; the last status is {self.status[-1:]}")
+        self.graph.wait_until(found, f"motion; the last status is {self.status[-1:]}", timeout)
         return found()
 
     def quiet(self) -> None:
@@ -317,10 +331,11 @@ class Scenario:
     """One fault. ``fault``, ``detection``, ``reaction`` and ``recovery`` are the table's words.
 
     Before the motion begins, ``prepare`` is called; then ``inflict`` makes it happen, ``report`` waits until
-    it is told (rig, since: when), ``mend`` ends it. ``stop_s`` is the documented time until nothing moves any
-    more; None: motion goes on, and ``during`` looks at that and may note something. ``latched``: only
-    executor/start ends the stop. Without ``unbroken`` motion may pause meanwhile, as a policy's does on a
-    slow machine."""
+    it is told (rig, since: when), ``mend`` ends it and may note something. ``stop_s`` is the documented time
+    until nothing moves any more; None: motion goes on, and ``during`` looks at that and may note something.
+    ``latched``: only executor/start ends the stop. Without ``unbroken`` motion may pause meanwhile, as a
+    policy's does on a slow machine.
+    """
 
     name: str
     fault: str
@@ -329,7 +344,7 @@ class Scenario:
     recovery: str
     inflict: Callable[[Any], None]
     report: Callable[[Any, int], int] | None = None
-    mend: Callable[[Any], None] = lambda rig: rig.restore()
+    mend: Callable[[Any], str | None] = lambda rig: rig.restore()
     stop_s: float | None = None
     latched: bool = False
     unbroken: bool = True
@@ -351,7 +366,7 @@ def play(scenario: Scenario, rig: Any) -> Outcome:
         note = scenario.during(rig, fault_ns)
         other = [status for at, status in list(rig.status) if at >= fault_ns and status.state != EXECUTING]
         assert not (scenario.unbroken and other), f"motion was to go on, but {other[0]}"
-        scenario.mend(rig)
+        note = scenario.mend(rig) or note
         rig.moving()
     else:
         rig.quiet()
@@ -360,7 +375,7 @@ def play(scenario: Scenario, rig: Any) -> Outcome:
             f"moved for {stop_s:.3f} s, documented {scenario.stop_s:g} s"
         )
         mended_ns = time.monotonic_ns()
-        scenario.mend(rig)
+        note = scenario.mend(rig) or ""
         if scenario.latched:
             rig.until(STOPPED, since_ns=mended_ns)
             time.sleep(0.5)  # chunks come, and nothing moves
@@ -368,7 +383,7 @@ def play(scenario: Scenario, rig: Any) -> Outcome:
             rig.until(STOPPED)
             mended_ns = time.monotonic_ns()
             rig.call("start")
-        recovery_s = (rig.moving() - mended_ns) / NS
+        recovery_s = (rig.moving(mended_ns) - mended_ns) / NS
         rig.until(EXECUTING)
     report_s = None if told_ns is None else (told_ns - fault_ns) / NS
     return Outcome(stop_s, report_s, recovery_s, note, rig.recording.check())
