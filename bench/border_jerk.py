@@ -212,14 +212,15 @@ def plot(file: Path, table: list[dict[str, Any]], every: float, error: float) ->
         axes[2].bar(places + shift, [row[key] for row in chosen], 0.4, label=label, color=colour)
     for place, row in zip(places, chosen, strict=True):
         top = max(row["border"], row["inside"])
-        axes[2].text(place, 1.1 * top, f"{row['ratio']:.2f}", ha="center", fontsize=7)
+        axes[2].text(place, top + 0.5, f"{row['ratio']:.2f}", ha="center", fontsize=7)
     axes[2].axhline(chosen[0]["motion"], color="0.5", ls=":", lw=1, label="the motion itself")
-    axes[2].set_yscale("log")
+    axes[2].margins(y=0.12)
     ticks = [
         f"{REPLACE if row['merge'] == REPLACE else names[row['guidance']]}\n{row['horizon']} steps"
         for row in chosen
     ]
     axes[2].set_xticks(places, ticks, fontsize=7)
+    axes[2].set_title("numbers: at chunk borders / inside chunks", fontsize=10)
     axes[2].set_ylabel("RMS jerk, rad/s³")
     axes[2].legend(fontsize=8)
     figure.savefig(file, dpi=110)
