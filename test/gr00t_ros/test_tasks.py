@@ -232,6 +232,19 @@ def test_a_slow_policy_is_no_fault() -> None:
     assert task.end is None
 
 
+def test_one_chunk_that_is_not_followed_yet_is_no_fault_but_two_are() -> None:
+    bench = Bench(patience_s=2.0)
+    task, holding = bench.begin(), replace(WELL, executor=HOLDING)
+    bench.step(1.0)
+    bench.step(STEP_S, holding)
+    bench.step(10.0, holding, chunks=False)
+    assert task.end is None
+    bench.step(STEP_S, holding)
+    bench.step(2.1, holding, chunks=False)
+    assert task.end is not None
+    assert "the plan ended" in task.end.message
+
+
 def test_a_policy_that_ends_ends_its_task_at_once() -> None:
     bench = Bench()
     task = bench.begin()
