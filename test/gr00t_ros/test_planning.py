@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gr00t_ros.images import decode_image
 from gr00t_ros.progress import State
 from gr00t_ros.rtc import CommittedPlan, RealTimeChunking
 from support_messages import compressed_image, grey_image, joint_state
@@ -97,6 +98,25 @@ def test_a_slow_policy_gets_the_newest_frame_and_counts_the_others(bench: Bench)
     # Never two inferences for frames that lie closer than the policy takes: there is no queue to work off.
     gaps = np.diff([seen["t_obs_ns"] for seen in bench.policy.seen])
     assert gaps.min() > 0.1e9
+
+
+def test_only_images_that_are_used_are_decoded_and_not_by_callbacks(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def decode(message: Any, source: str) -> np.ndarray:
+        threads.append(threading.current_thread().name)
+        return decode_image(message, source)
+
+    monkeypatch.setattr("gr00t_ros.observation.decode_image", decode)
+    bench.instruction.set("go")
+    bench.policy.latency_s = 0.2
+    bench.feed(1.0)
+    bench.wait(lambda: bench.planner.progress.state == State.WAITING)  # the last frame has grown old
+    assert len(bench.policy.seen) >= 3
+    assert set(threads) == {"planner"}
+    assert len(threads) == 2 * len(bench.policy.seen)  # both cameras, once a chunk
 
 
 def test_messages_with_one_stamp_are_used_together_although_they_arrive_one_by_one(bench: Bench) -> None:
