@@ -4,6 +4,7 @@ compressed plugin publishes is understood."""
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Iterator
@@ -125,6 +126,7 @@ def running() -> Iterator[Compressed]:
         robot.close()
 
 
+@functools.cache
 def offline_policy() -> Any:
     from gr00t_model import Gr00tPolicy
 
