@@ -47,7 +47,7 @@ _STATES = {
     getattr(ExecutorStatus, name): name.lower() for name in ("WAITING", "EXECUTING", "HOLDING", "STOPPED")
 }
 _POLICY_STATES = {
-    getattr(PolicyStatus, name): name.lower() for name in ("INACTIVE", "WAITING", "RUNNING", "FAULT")
+    getattr(PolicyStatus, name): name.lower() for name in ("INACTIVE", "WAITING", "RUNNING", "FAULT", "IDLE")
 }
 
 SPECS = (
