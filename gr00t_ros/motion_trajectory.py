@@ -51,6 +51,7 @@ class TrajectoryMotion(JointMotion):
         self._brakes = Brakes(
             self._low, self._high, self._acceleration, self._spacing_s, self._times_s, lookahead_s
         )
+        self._jerky = any(robot.limits[joint].jerk for joint in group.joints)
         self._return = _return_basis(self._times_s)
         self._last: Sent | None = None
 
@@ -76,6 +77,8 @@ class TrajectoryMotion(JointMotion):
             speed = gain = self._zero
         else:
             start, speed, gain = self._last.at(now_ns)
+            if self._jerky:  # as it was until now: where two curves meet it may jump
+                gain = self._last.at(now_ns - 1000)[2]
         rows = len(self._times_s)
         values, velocities = self._planned(window, now_ns, rows)
         apart = np.empty((2, len(start)))

@@ -8,7 +8,6 @@ there a point has a velocity of its own, and every limit is kept by the curve, n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,6 +31,9 @@ class GroupLimits:
         self.acceleration = np.array([np.inf if x.acceleration is None else x.acceleration for x in limits])
         self.jerk = np.array([np.inf if x.jerk is None else x.jerk for x in limits])
         self.tracking = np.array([limit.max_tracking_error for limit in limits])
+        self._jerk = np.minimum(self.jerk, 1e12)  # a number to count with
+        # Periods that speed and acceleration may take to settle where a jerk limit lets neither jump.
+        self._patience = np.where(np.isfinite(self.jerk), 3.0, 1.0)
         self.has_jerk = bool(np.isfinite(self.jerk).any())
         # What ``keeps`` compares with, rounding allowed.
         self._low, self._high = self.low - TOLERANCE, self.high + TOLERANCE
@@ -83,7 +85,8 @@ class GroupLimits:
             return False
         if not self.has_jerk:
             return True
-        most = self.jerk * (1.0 + 1e-6) + 1e-6
+        # A step of the acceleration where the cubic begins, and its change along it: half for each.
+        most = 0.5 * self.jerk * (1.0 + 1e-6) + 1e-6
         sudden = np.abs(begin[0] / spacing_s - acceleration) > most * period_s
         return not (sudden.any() or (np.abs(end - begin) > most * spacing_s * spacing_s).any())
 
@@ -121,7 +124,8 @@ class GroupLimits:
                 and abs(step) <= fastest
                 and abs(step - v) <= most * dt + TOLERANCE
                 and abs(step - w) <= most * dt + TOLERANCE
-                and (jerk == math.inf or abs((step - v) / dt - a) <= jerk * dt + TOLERANCE)
+                and abs((step - v) / dt - a) <= jerk * dt + TOLERANCE
+                and abs(step - w) <= jerk * dt * dt + TOLERANCE  # it can go on like the target
             ):
                 return False
         return True
@@ -149,7 +153,7 @@ class GroupLimits:
         points, speeds = np.empty_like(values), np.empty_like(values)
         there = np.ones(values.shape, bool)
         points[0], speeds[0] = start, speed
-        p, v, change = start, speed, self.jerk * period_s
+        p, v, change = start, speed, self._jerk * period_s
         for k in range(1, len(values)):
             q, w = values[k], velocities[k]
             rise = (q - p) / h
@@ -163,9 +167,9 @@ class GroupLimits:
             left = q - w * h - p - (v - w) * (0.5 * h)
             wish = w + np.copysign(self._approach(np.abs(left), h), left)
             if self.has_jerk:
-                exact &= np.abs(begin / h - acceleration) <= change
-                exact &= np.abs(end - begin) <= self.jerk * h * h
-                wish = clip(wish, v + (acceleration - change) * h, v + (acceleration + change) * h)
+                exact &= np.abs(begin / h - acceleration) <= 0.5 * change
+                exact &= np.abs(end - begin) <= 0.5 * self.jerk * h * h
+                wish = v + self._gain(wish - v, acceleration, change, h) * h
             wish = clip(wish, v - a * h, v + a * h)
             wish = clip(wish, -self.velocity, self.velocity)
             down = stopping_speed(np.maximum(p + v * (0.5 * h) - self.low, 0.0), a, 0.5 * h)
@@ -174,7 +178,7 @@ class GroupLimits:
             led = clip(p + (v + wish) * (0.5 * h), self.low, self.high)
             if self.has_jerk:
                 acceleration = np.where(exact, end / h, (wish - v) / h)
-                change = self.jerk * h
+                change = self._jerk * h
             p, v = np.where(exact, q, led), np.where(exact, w, wish)
             points[k], speeds[k], there[k] = p, v, exact
         return points, speeds, there
@@ -200,14 +204,19 @@ class GroupLimits:
         error = target - (previous + target_velocity * dt)
         wish = target_velocity + np.copysign(self._approach(np.abs(error), dt), error)
         if self.has_jerk and acceleration is not None:
-            change = self.jerk * dt
-            wish = clip(
-                wish, velocity + (acceleration - change) * dt, velocity + (acceleration + change) * dt
-            )
+            wish = velocity + self._gain(wish - velocity, acceleration, self._jerk * dt, dt) * dt
         wish = clip(wish, velocity - a * dt, velocity + a * dt)
         down = np.minimum(self.velocity, stopping_speed(previous - self.low, a, dt))
         up = np.minimum(self.velocity, stopping_speed(self.high - previous, a, dt))
         return previous + clip(wish, -down, up) * dt
+
+    def _gain(self, missing: Values, acceleration: Values, change: Values, dt: float) -> Values:
+        """The acceleration for ``dt`` towards a speed from which ``missing`` is away: one that can be back at
+        0 when that is reached, and no further than ``change`` from ``acceleration``."""
+        most = np.minimum(
+            np.abs(missing) / (self._patience * dt), 0.8 * np.sqrt(2.0 * self._jerk * np.abs(missing))
+        )
+        return clip(np.copysign(most, missing), acceleration - change, acceleration + change)
 
     def _approach(self, distance: Values, dt: float) -> Values:
         """The highest speed towards a place ``distance`` away at which one may still arrive without
@@ -216,7 +225,8 @@ class GroupLimits:
         if not self.has_jerk:
             return speed
         # Braking that sets in and ends at the jerk limit takes v * sqrt(v / j); half of that to spare.
-        return np.minimum(speed, np.cbrt(self.jerk * (distance / 1.5) ** 2))
+        slow = distance / (self._patience**2 * dt)
+        return np.minimum(speed, np.minimum(slow, np.cbrt(self._jerk * (distance / 1.5) ** 2)))
 
 
 def stopping_speed(distance: Values, acceleration: Values, dt: float) -> Values:

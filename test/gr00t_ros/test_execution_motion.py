@@ -265,8 +265,10 @@ def test_a_chunk_that_comes_while_the_plan_is_slowed_down_is_gone_over_to_smooth
     driven.offer(ramp(16, 0.05))
     driven.run(0.76)
     begin = len(driven.speeds)
+    before = driven.execution.counters.commands_clipped
     driven.offer(ramp(18, 0.05) + 0.75, sequence=1)
     driven.run(0.7)
+    assert driven.execution.counters.commands_clipped == before, "it is led there, not cut by the limits"
     driven.assert_forward_within_limits()
     limit = ROBOT.limits["shoulder_pan"].acceleration
     assert limit is not None
