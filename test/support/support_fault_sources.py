@@ -3,8 +3,9 @@
 
 ``python -m support_fault_sources cameras`` publishes both cameras, another picture in every frame; the topic
 ``/test/cameras`` (String) makes it repeat the last message (``same stamp``) or the last picture under new
-stamps (``same pixels``) until it is told ``well``. ``python -m support_fault_sources joints P0 ... P5``
-begins at these positions, follows the commands and publishes where it is."""
+stamps (``same pixels``) until it is told ``well``. ``python -m support_fault_sources joints FILE`` publishes
+the positions in a file that ``support_fault_stand_ins.SharedPlace`` writes.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +18,10 @@ import rclpy
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import Float64MultiArray, String
-from trajectory_msgs.msg import JointTrajectory
+from std_msgs.msg import String
 
-from support_fault_recording import ARM, GRIPPER, Reference, stamp_ns
-from support_topics import ARM_COMMANDS, FRONT, GRIPPER_COMMANDS, HEIGHT, JOINTS, WIDTH, WRIST
+from support_fault_recording import ARM, GRIPPER
+from support_topics import FRONT, HEIGHT, JOINTS, WIDTH, WRIST
 
 MODES = "/test/cameras"
 WELL, SAME_STAMP, SAME_PIXELS = "well", "same stamp", "same pixels"
@@ -56,32 +56,22 @@ class Cameras(Node):
 
 
 class Joints(Node):
-    def __init__(self, positions: list[float]) -> None:
+    def __init__(self, file: str) -> None:
         super().__init__("joints")
-        self._arm, self._gripper = Reference(positions[: len(ARM)]), positions[len(ARM)]
+        self._place = np.memmap(file, np.float64, "r", shape=(6,))
         self._output = self.create_publisher(JointState, JOINTS, qos_profile_sensor_data)
-        self.create_subscription(JointTrajectory, ARM_COMMANDS, self._take_arm, 1)
-        self.create_subscription(Float64MultiArray, GRIPPER_COMMANDS, self._take_gripper, 1)
         self.create_timer(0.01, self._publish)
 
-    def _take_arm(self, message: JointTrajectory) -> None:
-        # From its stamp on, however late it is read: a controller that lived on would be there by now.
-        self._arm.take(message, stamp_ns(message))
-
-    def _take_gripper(self, message: Float64MultiArray) -> None:
-        self._gripper = message.data[0]
-
     def _publish(self) -> None:
-        arm, _ = self._arm.at(time.time_ns())
-        message = JointState(name=[*ARM, *GRIPPER], position=[*map(float, arm), float(self._gripper)])
+        message = JointState(name=[*ARM, *GRIPPER], position=self._place.tolist())
         message.header.stamp = self.get_clock().now().to_msg()
         self._output.publish(message)
 
 
 def main() -> None:
     rclpy.init()
-    kind, *positions = sys.argv[1:]
-    rclpy.spin(Cameras() if kind == "cameras" else Joints([float(p) for p in positions]))
+    kind, *files = sys.argv[1:]
+    rclpy.spin(Cameras() if kind == "cameras" else Joints(*files))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,11 @@ def smooth(seconds: np.ndarray) -> np.ndarray:
     return 0.25 * np.sin(phase) + np.r_[np.zeros(5), 0.7]
 
 
-class MovingRobot(FakeRobot):
-    """A robot without cameras that goes where it is told. ``place(arm [5], gripper)`` puts it somewhere."""
+class Body:
+    """Arm and gripper with their controllers, at ``arm`` [5] and ``gripper`` first, then where they are told."""
 
-    def __init__(self, graph: RosGraph, arm: Iterable[float], gripper: float) -> None:
+    def __init__(self, arm: Iterable[float], gripper: float) -> None:
         self._arm, self._gripper = Reference(list(arm)), gripper
-        super().__init__(graph, cameras=False)
 
     def take_arm(self, message: Any) -> None:
         self._arm.take(message, time.monotonic_ns())
@@ -41,15 +41,47 @@ class MovingRobot(FakeRobot):
     def take_gripper(self, message: Any) -> None:
         self._gripper = float(message.data[0])
 
+    def place(self) -> list[float]:
+        """Where the joints are now, the arm's five and the gripper."""
+        return [*map(float, self._arm.at(time.monotonic_ns())[0]), self._gripper]
+
+
+class MovingRobot(FakeRobot):
+    """A robot without cameras that publishes where its body is."""
+
+    def __init__(self, graph: RosGraph, body: Body) -> None:
+        self._body = body
+        super().__init__(graph, cameras=False)
+
     @property
     def positions(self) -> dict[str, float]:  # type: ignore[override]
-        """Where the joints are now."""
-        arm, _ = self._arm.at(time.monotonic_ns())
-        return {**dict(zip(ARM, map(float, arm), strict=True)), GRIPPER[0]: self._gripper}
+        """By joint, now."""
+        return dict(zip((*ARM, *GRIPPER), self._body.place(), strict=True))
 
     @positions.setter
     def positions(self, _: dict[str, float]) -> None:
         """FakeRobot's, which stands still, are not needed."""
+
+
+class SharedPlace:
+    """Writes where a body is into a file, for the process that publishes it (``support_fault_sources``): what
+    dies there is the source of the joint states, not the robot."""
+
+    def __init__(self, body: Body, file: Path) -> None:
+        self._body, self._running = body, True
+        self._values = np.memmap(file, np.float64, "w+", shape=(6,))
+        self._values[:] = body.place()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while self._running:
+            self._values[:] = self._body.place()
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        self._running = False
+        self._thread.join(10.0)
 
 
 class ChunkSource:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from support_fault_recording import NS, Recording, Worst
-from support_fault_stand_ins import ChunkSource, MovingRobot, SimulatedTime
+from support_fault_stand_ins import Body, ChunkSource, MovingRobot, SharedPlace, SimulatedTime
 from support_processes import REPO, TIMEOUT_S, NodeProcess, ProcessStarter, RosGraph, claim_domain
 from support_topics import ARM_COMMANDS, GRIPPER_COMMANDS, NodeUnderTest
 
@@ -46,7 +46,7 @@ class Rig:
         self.starter = ProcessStarter(self.domain)
         self.logs = Path(tempfile.mkdtemp(prefix="gr00t_ros_faults_"))
         self.graph = RosGraph(self.domain)
-        self.recording = Recording(*self.start)
+        self.recording, self.body = Recording(*self.start), Body(*self.start)
         self.status: list[tuple[int, Any]] = []
         self.diagnostics: list[tuple[int, Any]] = []
         self._hear()
@@ -87,9 +87,11 @@ class Rig:
 
     def _on_arm(self, message: Any) -> None:
         self.recording.take_arm(message)
+        self.body.take_arm(message)
 
     def _on_gripper(self, message: Any) -> None:
         self.recording.take_gripper(message)
+        self.body.take_gripper(message)
 
     def node(self, module: str, *parameters: str) -> NodeProcess:
         """One of the package's nodes, configured for the SO-101 and started by itself."""
@@ -101,7 +103,9 @@ class Rig:
         return self.starter(f"gr00t_ros.nodes.{module}", *arguments, env={"ROS_LOG_DIR": str(self.logs)})
 
     def start_executor(self, *parameters: str) -> NodeProcess:
-        process = self.node("chunk_executor", *parameters)
+        # Commands are kept for a test that is slow to read: by default the newest replaces all before it.
+        kept = [f"qos_overrides.{topic}.publisher.depth:=200" for topic in (ARM_COMMANDS, GRIPPER_COMMANDS)]
+        process = self.node("chunk_executor", *kept, *parameters)
         process.wait_for("configured")
         return process
 
@@ -182,7 +186,7 @@ class Rig:
 
     def sizes(self) -> dict[str, int]:
         """Of the log files, by name."""
-        return {file.name: file.stat().st_size for file in self.logs.iterdir()}
+        return {file.name: file.stat().st_size for file in self.logs.glob("*.log")}
 
     def call(self, name: str) -> Any:
         """``start`` or ``stop``."""
@@ -209,17 +213,9 @@ class ExecutorRig(Rig):
 
     def __init__(self) -> None:
         super().__init__()
-        self.robot = MovingRobot(self.graph, *self.start)
+        self.robot = MovingRobot(self.graph, self.body)
         self.source = ChunkSource(self.graph)
         self.clock: SimulatedTime | None = None
-
-    def _on_arm(self, message: Any) -> None:
-        super()._on_arm(message)
-        self.robot.take_arm(message)
-
-    def _on_gripper(self, message: Any) -> None:
-        super()._on_gripper(message)
-        self.robot.take_gripper(message)
 
     def restore(self) -> None:
         self.robot.restore()
@@ -252,6 +248,8 @@ class SystemRig(Rig):
         self._checkpoint = tiny_checkpoint()
         self.policy_status: list[tuple[int, Any]] = []
         self._hear_policy()
+        self._place = self.logs / "place"
+        self._sharing = SharedPlace(self.body, self._place)
         self.joints = self.start_joints()
         self.cameras = self.start_cameras()
         self.policy = self.start_policy()
@@ -276,10 +274,11 @@ class SystemRig(Rig):
         return self.starter("support_fault_sources", "cameras")
 
     def start_joints(self) -> NodeProcess:
-        """Where the commands ended: what died is the source of the joint states, not the arm's
-        controllers."""
-        arm, gripper = self.recording.place()
-        return self.starter("support_fault_sources", "joints", *map(str, map(float, [*arm, gripper])))
+        return self.starter("support_fault_sources", "joints", str(self._place))
+
+    def close(self) -> None:
+        self._sharing.close()
+        super().close()
 
     def camera_mode(self, mode: str) -> None:
         from std_msgs.msg import String
