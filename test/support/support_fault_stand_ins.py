@@ -30,7 +30,7 @@ def smooth(seconds: np.ndarray) -> np.ndarray:
 
 
 class Body:
-    """Arm and gripper with their controllers, at ``arm`` [5] and ``gripper`` first, then where they are told."""
+    """Arm and gripper with their controllers: at ``arm`` [5] and ``gripper`` first, then as told."""
 
     def __init__(self, arm: Iterable[float], gripper: float) -> None:
         self._arm, self._gripper = Reference(list(arm)), gripper
