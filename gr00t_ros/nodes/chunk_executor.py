@@ -84,7 +84,7 @@ class ChunkExecutor(ManagedNode):
         self._output: CommandOutput | None = None
         self._dry_run = False
         self._thread: threading.Thread | None = None
-        self._running = False
+        self._running = self._ending = False
         self._real_time = ""  # how the control thread is scheduled, in words
         self._has_priority = False
         self._pace = Pace(1.0 / self.parameters["rate"])
@@ -162,12 +162,14 @@ class ChunkExecutor(ManagedNode):
         self._watchdogs = Watchdogs(execution.robot.executor, watched, time.monotonic_ns())
         self._inputs = Inputs(self, execution, self._watchdogs, NEWEST, self._warn, self.now_ns())
         self._pace, self._late_told = Pace(self._pace.period_s), 0
-        self._running = True
+        self._running, self._ending = True, False
         self._thread = threading.Thread(target=self._loop, name="control", daemon=True)
         self._thread.start()
 
     def deactivate(self) -> None:
-        """Ends the control thread; nothing is commanded after it."""
+        """Brakes what would run on by itself, then ends the control thread; nothing is commanded after it."""
+        if self._thread is not None:
+            self._brake()
         self._running = False
         if self._thread is not None:
             self._thread.join(JOIN_TIMEOUT_S)
@@ -182,6 +184,17 @@ class ChunkExecutor(ManagedNode):
             if self.context.ok():
                 self._publish_status()
                 self._lines.write()
+
+    def _brake(self) -> None:
+        """A velocity that was sent is followed until its controller's own timeout: zero is the last word."""
+        execution = self._execution
+        assert execution is not None
+        with self._lock:
+            self._ending = True  # nothing is read any more
+            execution.end("not active any more")
+        end = time.monotonic() + JOIN_TIMEOUT_S
+        while execution.moving and time.monotonic() < end:
+            time.sleep(self._pace.period_s)
 
     def cleanup(self) -> None:
         """Lets go of the command topics. A stop outlives it; that ``enabled`` was false does not."""
@@ -249,11 +262,12 @@ class ChunkExecutor(ManagedNode):
         try:
             with self._lock:
                 now_ns, mono_ns = self.now_ns(), time.monotonic_ns()
-                inputs.read(now_ns, mono_ns)
+                if not self._ending:
+                    inputs.read(now_ns, mono_ns)
                 if not self._dry_run:
                     subscribers = output.subscribers()
                     watchdogs.counted(subscribers, mono_ns)
-                    execution.unheard([output.key(topic) for topic, count in subscribers.items() if not count])
+                    execution.unheard([output.key(topic) for topic, n in subscribers.items() if not n])
                 if execution.state == State.STOPPED or execution.accepted is None:
                     watchdogs.dropped()
                 faults = watchdogs.check(now_ns, mono_ns, round(late_s * 1e9))
