@@ -34,7 +34,7 @@ STOOD_STILL_M, STOOD_STILL_RAD = 0.005, 0.015
 
 @dataclass(frozen=True)
 class Approach:
-    """From ``start_ns`` on the plan is gone over to, from ``origin``."""
+    """From ``start_ns`` on the plan is gone over to, from ``origin``, which may have been moving then."""
 
     start_ns: int
     origin: PoseState
@@ -53,6 +53,7 @@ class PoseMotion:
         self._safety = PoseSafety(group.key, limits, safety)
         self._period_s, self._blend_s = period_s, robot.executor.blend_time
         self._standing = 0
+        self._behind = True  # the last command was not on the plan
         self._last: PoseState | None = None
         self._left: Values | None = None  # where it was measured when the last command had been sent
         self._approach: Approach | None = None
@@ -96,6 +97,7 @@ class PoseMotion:
                 self.forget()
         origin = self._safety.first(pose) if self._last is None else self._last
         self._left, self._approach = None, Approach(now_ns, origin)
+        self._behind = True
 
     def follow(self, window: Window, measured: Mapping[str, float], now_ns: int, dt: float) -> Move:
         """The next pose on the way along the plan. Raises UnsafeCommand; changes nothing."""
@@ -104,18 +106,20 @@ class PoseMotion:
         last = self._last
         if last is None:
             last = self._safety.first(pose) if self._approach is None else self._approach.origin
-        reached, clipped = self._safety.apply(target, velocity, last, pose, dt)
+        reached, clipped = self._safety.apply(target, velocity, last, pose, dt, catching_up=self._behind)
         return Move(reached, bool(clipped), self._command(reached), self._approach is not None)
 
     def sent(self, move: Move, now_ns: int) -> None:
         """Remembers what is commanded now."""
         self._last, self._left, self._standing = move.last, None, 0
+        self._behind = move.clipped or move.behind
         if self._approach is not None and now_ns - self._approach.start_ns > self._blend_s * 1e9:
             self._approach = None
 
     def hold(self, now_ns: int, dt: float, *, brake: bool) -> GroupCommand:
         """Runs out at the acceleration limits, and keeps its end."""
         assert self._last is not None
+        self._behind = True
         self._standing = self._standing + 1 if dt == 0.0 else 0
         if self._standing > STANDING_PERIODS:
             dt = self._period_s
@@ -129,15 +133,20 @@ class PoseMotion:
         velocity = np.concatenate([rates[:3], angular_velocity(values[3:], rates[3:])])
         if self._approach is None:
             return values, velocity
-        begun = np.array((now_ns - self._approach.start_ns) / 1e9 / self._blend_s)
-        share, change = (float(x) for x in smooth_step(begun))
-        origin = self._approach.origin.pose
-        turn = between(origin[3:], values[3:])
-        position = origin[:3] + share * (values[:3] - origin[:3])
-        rotation = multiply(rotvec_to_quaternion(share * turn), origin[3:])
+        begun_s = min(max((now_ns - self._approach.start_ns) / 1e9, 0.0), self._blend_s)
+        share, change = (float(x) for x in smooth_step(np.array(begun_s / self._blend_s)))
+        # What was under way runs out meanwhile, its velocity going down to zero.
+        origin, left = self._approach.origin, 1.0 - begun_s / self._blend_s
+        run_s = begun_s * (1.0 + left) / 2.0
+        place = origin.position + origin.linear * run_s
+        turned = multiply(rotvec_to_quaternion(origin.angular * run_s), origin.rotation)
+        turn = between(turned, values[3:])
+        position = place + share * (values[:3] - place)
+        rotation = multiply(rotvec_to_quaternion(share * turn), turned)
         # Of the rotation the part along the arc; the acceleration limit has the rest.
-        rate = np.concatenate([values[:3] - origin[:3], turn]) * (change / self._blend_s)
-        return np.concatenate([position, rotation]), share * velocity + rate
+        rate = np.concatenate([values[:3] - place, turn]) * (change / self._blend_s)
+        old = np.concatenate([origin.linear, origin.angular]) * left
+        return np.concatenate([position, rotation]), old + share * (velocity - old) + rate
 
     def _command(self, state: PoseState) -> GroupCommand:
         pose = state.pose

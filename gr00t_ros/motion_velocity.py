@@ -63,6 +63,7 @@ class VelocityMotion:
         self._oldest_s = robot.executor.max_joint_state_age + UNSEEN_S
         self._ways = np.zeros((math.ceil(1.5 * self._oldest_s / period_s) + 1, group.width))
         self._place = self._standing = 0
+        self._behind = True  # the last command was not on the plan
 
     @property
     def begun(self) -> bool:
@@ -94,6 +95,7 @@ class VelocityMotion:
         """The plan is gone over to within ``blend_time``, from the velocity under way, or from zero."""
         zero = np.zeros(self.group.width)
         self._from = Sent(zero if self._last is None else self._last.velocity, now_ns)
+        self._behind = True
 
     def follow(self, window: Window, measured: Mapping[str, float], now_ns: int, dt: float) -> Move:
         """The velocities of this period. Raises UnsafeCommand; changes nothing."""
@@ -105,7 +107,9 @@ class VelocityMotion:
             target = self._from.velocity + share * (target - self._from.velocity)
         previous = np.zeros(self.group.width) if self._last is None else self._last.velocity
         position = np.array([measured[joint] for joint in self.joints])
-        velocity, clipped = self._limits.apply(target, previous, dt, position, self._since(now_ns))
+        velocity, clipped = self._limits.apply(
+            target, previous, dt, position, self._since(now_ns), catching_up=self._behind
+        )
         if dt == 0.0 and self._last is not None:  # time has not moved since the last period
             velocity = previous
         return Move(Sent(velocity, now_ns), bool(clipped), self._command(velocity), self._from is not None)
@@ -113,13 +117,14 @@ class VelocityMotion:
     def sent(self, move: Move, now_ns: int) -> None:
         """Remembers what is commanded now."""
         self._remember(move.last)
-        self._standing = 0
+        self._standing, self._behind = 0, move.clipped or move.behind
         if self._from is not None and now_ns - self._from.now_ns > self._blend_s * 1e9:
             self._from = None
 
     def hold(self, now_ns: int, dt: float, *, brake: bool) -> GroupCommand:
         """Brakes at the acceleration limit, then zero; there is no other way to end a velocity."""
         assert self._last is not None
+        self._behind = True
         self._standing = self._standing + 1 if dt == 0.0 else 0
         if self._standing > STANDING_PERIODS:
             dt = self._period_s

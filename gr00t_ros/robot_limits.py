@@ -74,7 +74,7 @@ def _joint(part: Section, *, velocity: bool) -> JointLimits:
     if velocity or part.has("acceleration"):
         acceleration = part.number("acceleration", "the highest acceleration in rad/s^2 or m/s^2", above=0.0)
     jerk = None
-    if part.has("jerk"):
+    if not velocity and part.has("jerk"):
         jerk = part.number("jerk", "the fastest change of acceleration in rad/s^3 or m/s^3", above=0.0)
         if acceleration is None:
             part.fail("acceleration", "the highest acceleration, where jerk is limited")

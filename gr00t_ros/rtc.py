@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from gr00t_model.inference.guidance import Guidance
 from gr00t_ros.chunk import Chunk
-from gr00t_ros.group_values import to_checkpoint
+from gr00t_ros.group_values import to_checkpoint, to_quaternions
 from gr00t_ros.observation import Observation
 from gr00t_ros.robot import RobotConfig
+from gr00t_ros.robot_types import EE_POSE, QUATERNION
 
 Values = NDArray[np.float64]
 
@@ -191,6 +192,9 @@ class RealTimeChunking:
         if not covered or due[covered - 1] < plan.start_ns:
             return None
         values = _told(plans, due)
+        for key, group in self._robot.action.items():
+            if group.representation == EE_POSE:  # between steps a quaternion is not of length 1
+                values[key] = to_quaternions(values[key], QUATERNION)
         dataset = {
             key: to_checkpoint(self._robot, group, values[key]) for key, group in self._robot.action.items()
         }

@@ -276,14 +276,18 @@ class SafetyFilter:
         for kind, (got, asked) in stages.items():
             changed = np.abs(np.subtract(got, asked)) > TOLERANCE
             found = np.flatnonzero(changed.reshape(-1, len(names)).any(axis=0))
-            self.counters[kind] += len(found)
-            clipped.extend(f"{names[i]} ({kind})" for i in found)
-            if len(found) and kind in self._stops:
-                raise UnsafeCommand(
-                    f"the plan exceeds the {kind} limit of {', '.join(names[i] for i in found)} "
-                    f"(executor.violations.{kind}: stop)"
-                )
+            clipped.extend(self.exceeded(kind, [names[i] for i in found]))
         return tuple(clipped)
+
+    def exceeded(self, kind: str, names: Sequence[str], *, catching_up: bool = False) -> tuple[str, ...]:
+        """Count and tell that the limits ``kind`` of ``names`` were in the way. Raises UnsafeCommand where a
+        plan that exceeds them stops the robot; while it is ``catching_up`` that is not the plan's doing."""
+        self.counters[kind] += len(names)
+        if names and kind in self._stops and not catching_up:
+            raise UnsafeCommand(
+                f"the plan exceeds the {kind} limit of {', '.join(names)} (executor.violations.{kind}: stop)"
+            )
+        return tuple(f"{name} ({kind})" for name in names)
 
 
 def _finite(names: tuple[str, ...], values: ArrayLike, what: str) -> Values:

@@ -43,11 +43,19 @@ class JointVelocityLimits:
         self._acceleration = np.array([limit.acceleration or math.inf for limit in limits])
 
     def apply(
-        self, target: Values, previous: Values, dt: float, measured: Values, since: tuple[Values, Values]
+        self,
+        target: Values,
+        previous: Values,
+        dt: float,
+        measured: Values,
+        since: tuple[Values, Values],
+        *,
+        catching_up: bool = False,
     ) -> tuple[Values, tuple[str, ...]]:
         """The velocities [D] nearest to ``target`` that may be sent ``dt`` s after ``previous``, and what was
         clipped. ``measured`` [D] are positions; ``since`` is how far up and down [D] each joint may have
-        moved since they were measured. Raises UnsafeCommand for values that are not finite."""
+        moved since they were measured. ``catching_up``: still on the way to the plan. Raises UnsafeCommand
+        for values that are not finite, and for a plan that exceeds a limit where that stops."""
         _refuse_non_finite(self._safety, self._names, target=target, measured=measured)
         if dt < MIN_PERIOD:
             return previous, ()
@@ -60,11 +68,11 @@ class JointVelocityLimits:
         inside = clip(slow, -down, up)
         change = self._acceleration * dt
         result = clip(inside, previous - change, previous + change)
-        names = self._names
+        names, exceeded = self._names, self._safety.exceeded
         return result, (
-            *_noted(self._safety, "velocity", names, np.abs(slow - target)),
-            *_noted(self._safety, "position", names, np.abs(inside - slow)),
-            *_noted(self._safety, "acceleration", names, np.abs(result - inside)),
+            *exceeded("velocity", _changed(names, np.abs(slow - target))),
+            *exceeded("position", _changed(names, np.abs(inside - slow))),
+            *exceeded("acceleration", _changed(names, np.abs(result - inside)), catching_up=catching_up),
         )
 
     def _room(self, distance: Values) -> Values:
@@ -93,7 +101,14 @@ class TwistVelocityLimits:
         ]
 
     def apply(
-        self, target: Values, previous: Values, dt: float, measured: Values, since: tuple[Values, Values]
+        self,
+        target: Values,
+        previous: Values,
+        dt: float,
+        measured: Values,
+        since: tuple[Values, Values],
+        *,
+        catching_up: bool = False,
     ) -> tuple[Values, tuple[str, ...]]:
         """As :meth:`JointVelocityLimits.apply`; a twist has no position."""
         _refuse_non_finite(self._safety, self._names, target=target)
@@ -105,11 +120,13 @@ class TwistVelocityLimits:
             slow = shortened(target[columns], velocity)
             before = previous[columns]
             result[columns] = before + shortened(slow - before, acceleration * dt)
-            for kind, got, asked in (
-                ("velocity", slow, target[columns]),
-                ("acceleration", result[columns], slow),
-            ):
-                clipped += _noted(self._safety, kind, (name,), np.abs(got - asked).max(keepdims=True))
+            changes = (
+                ("velocity", np.abs(slow - target[columns]).max(), False),
+                ("acceleration", np.abs(result[columns] - slow).max(), catching_up),
+            )
+            for kind, change, late in changes:
+                names = (name,) if change > TOLERANCE else ()
+                clipped += self._safety.exceeded(kind, names, catching_up=late)
         return result, tuple(clipped)
 
     def braked(self, previous: Values, dt: float) -> Values:
@@ -171,7 +188,14 @@ class PoseSafety:
         return PoseState.at_rest(np.concatenate([inside, measured[3:]]))
 
     def apply(
-        self, target: Values, velocity: Values, previous: PoseState, measured: Values, dt: float
+        self,
+        target: Values,
+        velocity: Values,
+        previous: PoseState,
+        measured: Values,
+        dt: float,
+        *,
+        catching_up: bool = False,
     ) -> tuple[PoseState, tuple[str, ...]]:
         """The pose nearest to ``target`` [7] that may be sent ``dt`` s after ``previous``, and what was
         clipped. The target moves at ``velocity`` [6] (linear, angular). Raises UnsafeCommand for values that
@@ -211,13 +235,17 @@ class PoseSafety:
         rotation = multiply(rotvec_to_quaternion(angular * dt), previous.rotation)
         rotation /= np.linalg.norm(rotation)
         reached = PoseState(position, rotation, (position - previous.position) / dt, angular)
-        return reached, (
-            *_noted(self._safety, "position", ("position",), np.abs(boxed - target[:3]).max(keepdims=True)),
-            *_noted(self._safety, "tracking", ("position",), np.abs(near - boxed).max(keepdims=True)),
-            *_noted(self._safety, "tracking", ("rotation",), np.array([float(turned)])),
-            *(_noted(self._safety, held_linear, ("position",), np.ones(1)) if held_linear else ()),
-            *(_noted(self._safety, held_angular, ("rotation",), np.ones(1)) if held_angular else ()),
-        )
+        boxed_away, pulled = np.abs(boxed - target[:3]).max(), np.abs(near - boxed).max()
+        exceeded = self._safety.exceeded
+        near_names = [n for n, held in (("position", pulled > TOLERANCE), ("rotation", turned)) if held]
+        clipped = [
+            *exceeded("position", ["position"] if boxed_away > TOLERANCE else []),
+            *exceeded("tracking", near_names, catching_up=catching_up),
+        ]
+        for name, held in (("position", held_linear), ("rotation", held_angular)):
+            if held:
+                clipped += exceeded(held, [name], catching_up=catching_up)
+        return reached, tuple(clipped)
 
     def braked(self, previous: PoseState, dt: float) -> PoseState:
         """On the way to rest, in the direction in which it moves."""
@@ -297,11 +325,9 @@ def _led(
     return result, "" if same else "velocity" if not slow else "acceleration"
 
 
-def _noted(safety: SafetyFilter, kind: str, names: Sequence[str], changed: Values) -> list[str]:
-    """Count and name what a kind of limit changed."""
-    found = np.flatnonzero(changed > TOLERANCE).tolist()
-    safety.counters[kind] += len(found)
-    return [f"{names[i]} ({kind})" for i in found]
+def _changed(names: Sequence[str], changes: Values) -> list[str]:
+    """The names whose values were changed."""
+    return [names[i] for i in np.flatnonzero(changes > TOLERANCE).tolist()]
 
 
 def _refuse_non_finite(safety: SafetyFilter, names: Sequence[str], **values: Values) -> None:

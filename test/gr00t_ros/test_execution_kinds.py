@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from gr00t_ros.commands import GroupCommand
 from gr00t_ros.errors import MessageError
 from gr00t_ros.execution import Execution, State
+from gr00t_ros.robot import RobotConfig
 from gr00t_ros.rotations import between, rotvec_to_quaternion
-from support_mobile import HOME, mobile_chunk, mobile_config
+from support_mobile import HOME, mobile_chunk, mobile_config, mobile_robot
 
 ROBOT = mobile_config()
 PERIOD_NS = 20_000_000
@@ -26,8 +27,8 @@ START_NS = 1_000_000_000_000
 class Rig:
     """An executor and a robot that does what it is told; all commands are kept and their limits checked."""
 
-    def __init__(self, enabled: bool = True) -> None:
-        self.execution = Execution(ROBOT, period_s=DT, lookahead_s=0.2, hold_s=0.3, enabled=enabled)
+    def __init__(self, robot: RobotConfig = ROBOT) -> None:
+        self.execution = Execution(robot, period_s=DT, lookahead_s=0.2, hold_s=0.3)
         self.now_ns = START_NS
         self.arm, self.tool = np.zeros(2), HOME.copy()
         self.velocity = {"arm": np.zeros(2), "base": np.zeros(2)}
@@ -238,6 +239,33 @@ def test_an_empty_chunk_ends_all_motion() -> None:
     rig.execution.offer(end, rig.now_ns)
     rig.until_silent()
     assert rig.execution.reason == "the policy ended its plan"
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        ("velocity", {"base": (2.0, 0.0)}),
+        ("position", {"way": (0.0, 0.0, 1.0), "steps": 60}),
+        ("acceleration", {"base": "jumps"}),
+    ],
+)
+def test_a_plan_that_exceeds_a_limit_stops_where_the_yaml_says_so(kind: str, what: Any) -> None:
+    values = mobile_robot()
+    values["executor"] = {**values["executor"], "violations": {kind: "stop"}}
+    rig = Rig(RobotConfig.from_mapping(values))
+    rig.offer(steps=60, way=(0.0, 0.0, 0.02), turn=(0.0, 0.0, 0.1))
+    rig.step(30)
+    assert rig.execution.state == State.EXECUTING, "what is inside the limits goes on"
+    if what.get("base") == "jumps":
+        chunk = rig.chunk(steps=60, way=(0.0, 0.0, 0.0), turn=(0.0, 0.0, 0.0))
+        chunk.groups[1].values[25:] = 0.5
+        rig.execution.offer(chunk, rig.now_ns)
+    else:
+        rig.offer(**{"steps": 16, "way": (0.0, 0.0, 0.0), "turn": (0.0, 0.0, 0.0), **what})
+    rig.step(80)
+    assert rig.execution.state == State.STOPPED
+    assert f"exceeds the {kind} limit of" in rig.execution.reason
+    rig.until_silent()
 
 
 SPEED = st.floats(-5.0, 5.0)

@@ -11,6 +11,7 @@ import pytest
 from gr00t_ros.commands import GroupCommand
 from gr00t_ros.errors import ChunkRefused
 from support_chunks import small_chunk
+from support_mobile import mobile_chunk, mobile_config
 from support_robots import small_config
 
 pytestmark = pytest.mark.ros
@@ -112,3 +113,49 @@ def test_a_joint_state_message_holds_names_and_positions() -> None:
     assert list(message.name) == ["shoulder", "elbow"]
     assert list(message.position) == [0.0, 1.0]
     assert nanoseconds(message.header.stamp) == T
+
+
+MOBILE = mobile_config()
+
+
+def told(key: str, values: list[float]) -> GroupCommand:
+    """What a group of the mobile manipulator is told: a pose, or velocities."""
+    row = np.array([values])
+    if key == "tool":
+        return GroupCommand(MOBILE.action[key], row, np.zeros((1, 7)), np.zeros(1))
+    return GroupCommand(MOBILE.action[key], np.zeros((0, len(values))), row, np.zeros(1))
+
+
+def test_velocities_a_twist_and_a_pose_as_their_controllers_take_them() -> None:
+    from gr00t_ros.nodes.conversions import command_msg, nanoseconds
+
+    arm = told("arm", [0.1, -0.2])
+    assert list(command_msg(arm, T).data) == [0.1, -0.2]
+    state = command_msg(replace(arm, group=replace(arm.group, interface="joint_state")), T)
+    assert (list(state.name), list(state.velocity)) == (["lift", "wheel"], [0.1, -0.2])
+    assert not state.position, "a velocity is no position"
+    base = command_msg(told("base", [0.3, -0.4]), T)
+    assert (base.header.frame_id, nanoseconds(base.header.stamp)) == ("base_link", T)
+    assert (base.twist.linear.x, base.twist.angular.z) == (0.3, -0.4)
+    assert (base.twist.linear.y, base.twist.angular.x) == (0.0, 0.0), "what is not commanded"
+    plain = replace(told("base", [0.3, -0.4]), group=replace(MOBILE.action["base"], interface="twist"))
+    assert command_msg(plain, T).linear.x == 0.3
+    pose = command_msg(told("tool", [0.1, 0.2, 0.3, 0.0, 0.6, 0.0, 0.8]), T)
+    assert (pose.header.frame_id, nanoseconds(pose.header.stamp)) == ("base_link", T)
+    assert (pose.pose.position.z, pose.pose.orientation.y, pose.pose.orientation.w) == (0.3, 0.6, 0.8)
+
+
+def test_frames_and_rotations_go_over_the_wire_and_an_empty_chunk_ends_a_plan() -> None:
+    from gr00t_ros.nodes.conversions import chunk_from_msg, chunk_msg
+
+    chunk = mobile_chunk(MOBILE, T, 3)
+    back = chunk_from_msg(chunk_msg(chunk))
+    tool = back.groups[2]
+    assert (tool.frame_id, tool.child_frame, tool.rotation) == ("base_link", "tool0", "quaternion")
+    np.testing.assert_array_equal(tool.values, chunk.groups[2].values)
+    empty = chunk_from_msg(chunk_msg(replace(chunk, groups=())))
+    assert (empty.horizon, empty.groups) == (0, ())
+    message = chunk_msg(replace(chunk, groups=()))
+    message.horizon = 5
+    with pytest.raises(ChunkRefused, match="5 steps without groups"):
+        chunk_from_msg(message)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The executor of a mobile manipulator over real DDS: an arm told velocities, a base told a twist, a tool told
-a pose. Chunks come from a process that is killed; every command is recorded."""
+"""The executor of a mobile manipulator over DDS: an arm told velocities, a base told a twist, a tool told a
+pose. Chunks come from a process that is killed; every command is recorded."""
 
 from __future__ import annotations
 
