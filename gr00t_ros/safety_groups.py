@@ -115,7 +115,8 @@ class TwistVelocityLimits:
         if dt < MIN_PERIOD:
             return previous, ()
         dt = min(dt, MAX_PERIOD)
-        result, clipped = np.empty_like(target), []
+        result = np.empty_like(target)
+        clipped: list[str] = []
         for name, columns, velocity, acceleration in self._parts:
             slow = shortened(target[columns], velocity)
             before = previous[columns]
