@@ -9,135 +9,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gr00t_ros.chunk import Chunk, ChunkGroup
-from support_processes import REPO, Collector, RosGraph
-from support_topics import (
-    ARM_COMMANDS,
-    GRIPPER_COMMANDS,
-    ROBOT,
-    FakeRobot,
-    NodeUnderTest,
-    nanoseconds,
-    so101_node,
-)
+from gr00t_ros.chunk import Chunk
+from support_executor import ARM, EXECUTING, HOLDING, STOPPED, WAITING, Bench, executor_bench
+from support_processes import REPO
+from support_topics import ROBOT, nanoseconds
 
 pytestmark = pytest.mark.ros
 
-ARM, GRIPPER = ROBOT.action["arm"].joints, ROBOT.action["gripper"].joints
 LOOKAHEAD_S = 0.2
 HOLD_S = 0.5
-WAITING, EXECUTING, HOLDING, STOPPED = range(4)
-
-# A message may be delivered this much after it was sent, on a machine that is busy with other tests.
-IN_FLIGHT_S = 0.1
-
-
-@dataclass
-class Bench:
-    """The executor, a robot that goes where it is told, and all commands ever sent."""
-
-    node: NodeUnderTest
-    graph: RosGraph
-    robot: FakeRobot
-    arm: Collector
-    gripper: Collector
-    status: Collector
-    chunks: Any
-    session: int = 1
-    sequence: int = -1
-
-    @property
-    def state(self) -> int:
-        return self.status[-1].state
-
-    @property
-    def sent(self) -> int:
-        return len(self.arm) + len(self.gripper)
-
-    def plan(self, arm: Any = 0.0, gripper: float = 0.3, steps: int = 16) -> Chunk:
-        """A chunk from now on: arm [T, 5], or one offset from where the arm stands."""
-        self.sequence += 1
-        now = self.graph.now_ns()
-        if np.ndim(arm) == 0:
-            here = np.array([self.robot.positions[joint] for joint in ARM])
-            arm = here + np.linspace(0.0, float(arm), steps)[:, None]
-        arm = np.asarray(arm, np.float64)
-        return Chunk(
-            session=self.session,
-            sequence=self.sequence,
-            instruction="test",
-            t_obs_ns=now,
-            start_ns=now,
-            step_ns=ROBOT.step_ns,
-            groups=(
-                ChunkGroup("arm", "joint_position", ARM, arm),
-                ChunkGroup("gripper", "scalar", GRIPPER, np.full((len(arm), 1), gripper)),
-            ),
-        )
-
-    def send(self, chunk: Chunk) -> Any:
-        from gr00t_ros.nodes.conversions import chunk_msg
-
-        message = chunk_msg(chunk)
-        self.chunks.publish(message)
-        return message
-
-    def call(self, name: str) -> Any:
-        from std_srvs.srv import Trigger
-
-        return self.graph.call(f"/gr00t/executor/{name}", Trigger)
-
-    def until(self, state: int, word: str = "") -> None:
-        self.graph.wait_until(
-            lambda: self.state == state and word in self.status[-1].reason,
-            f"state {state} with {word!r}; the last status is {self.status[-1] if self.status else None}",
-        )
-
-    def execute(self, arm: Any = 0.1, steps: int = 60) -> None:
-        """Chunks until one is executed: the first ones may come while clocks settle."""
-        end = time.monotonic() + 30.0
-        while self.state != EXECUTING:
-            assert time.monotonic() < end, self.status[-1]
-            self.send(self.plan(arm, steps=steps))
-            time.sleep(0.1)
-
-    def quiet(self, seconds: float = 0.5) -> bool:
-        """Whether no command arrives for a while, but for those that are on their way already."""
-        begin_ns = time.monotonic_ns() + round(IN_FLIGHT_S * 1e9)
-        time.sleep(IN_FLIGHT_S + seconds)
-        return not any(c.received_ns and c.received_ns[-1] > begin_ns for c in (self.arm, self.gripper))
-
-    def rest(self) -> None:
-        """Back to where every test begins: well, started, and silent."""
-        self.robot.restore()
-        self.call("start")
-        self.graph.wait_until(lambda: self.quiet(0.3), "silence")
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Bench]:
-    from std_msgs.msg import Float64MultiArray
-    from trajectory_msgs.msg import JointTrajectory
-
-    from gr00t_ros.msg import ActionChunk, ExecutorStatus
-
-    with so101_node("gr00t_ros.nodes.chunk_executor", "autostart:=true", "enabled:=true") as (process, graph):
-        arm = graph.collect(ARM_COMMANDS, JointTrajectory, 1000)
-        gripper = graph.collect(GRIPPER_COMMANDS, Float64MultiArray, 1000)
-        status = graph.collect("/gr00t/executor/status", ExecutorStatus, 1000)
-        chunks = graph.publisher("/gr00t/action_chunk", ActionChunk, 10)
-        graph.wait_until(lambda: status, "a status")
-        node = NodeUnderTest(process, graph, "/gr00t/chunk_executor")
-        # Before any joint state: a chunk alone moves nothing.
-        robot = FakeRobot(graph, cameras=False, joints=False)
-        yield Bench(node, graph, robot, arm, gripper, status, chunks)
-        robot.close()
+    # Without any joint state at first: a chunk alone moves nothing.
+    with executor_bench("enabled:=true", joints=False) as bench:
+        yield bench
 
 
 @pytest.fixture
@@ -169,7 +62,7 @@ def test_it_is_silent_without_a_policy_and_without_joint_states(running: Bench) 
 
 
 def test_a_chunk_becomes_commands_in_time(bench: Bench) -> None:
-    chunk = bench.plan(0.2)
+    chunk, steps = bench.plan(0.2, steps=32), range(32)
     bench.send(chunk)
     bench.until(EXECUTING)
     status = bench.status[-1]
@@ -181,17 +74,21 @@ def test_a_chunk_becomes_commands_in_time(bench: Bench) -> None:
     held = bench.arm[-1]
     np.testing.assert_allclose(held.points[-1].positions, chunk.groups[0].values[-1], atol=1e-6)
     assert list(held.joint_names) == list(ARM)
-    # On the way each command is the chunk at its time: a point is due at stamp + time_from_start.
+    # A motion begins where the arm is measured, goes over to its plan, and slows down at its end. In between
+    # each command is the chunk at its time: a point is due at stamp + time_from_start.
+    motion = [m for m in list(bench.arm) if nanoseconds(m.header.stamp) >= chunk.t_obs_ns]
+    blend_ns = round(ROBOT.executor.blend_time * 1e9)
+    joined, slows = nanoseconds(motion[0].header.stamp) + blend_ns, chunk.end_ns - blend_ns
     checked = 0
-    for message in list(bench.arm):
+    for message in motion:
         ahead = next(point for point in message.points if nanoseconds(point.time_from_start) > 0)
         due = nanoseconds(message.header.stamp) + nanoseconds(ahead.time_from_start)
-        place = (due - chunk.start_ns) / chunk.step_ns
-        if 2 < place < 14:
-            expected = [np.interp(place, range(16), column) for column in chunk.groups[0].values.T]
+        if joined < due < slows:
+            place = (due - chunk.start_ns) / chunk.step_ns
+            expected = [np.interp(place, steps, column) for column in chunk.groups[0].values.T]
             np.testing.assert_allclose(ahead.positions, expected, atol=1e-6)
             checked += 1
-    assert checked > 10
+    assert checked > 20
     assert bench.quiet(0.6 + HOLD_S) or bench.quiet(0.3)
 
 
