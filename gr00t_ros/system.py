@@ -87,6 +87,7 @@ POLICY_ARGUMENTS = (
         "mode", "continuous", "continuous, or tasks: plan only while a goal of the action run_task asks"
     ),
     Argument("enabled", "false", "execute chunks at once; false waits stopped for executor/start"),
+    Argument("urdf", "", "URDF file whose limits hold where they are tighter than the robot YAML's"),
     Argument("dry_run", "false", "commands go out under another name, so that no controller takes them"),
     Argument("real_time", "auto", "executor with real-time priority and locked memory: auto, on or off"),
     Argument("namespace", "/gr00t", "namespace of the nodes"),
@@ -141,6 +142,7 @@ def policy_programs(arguments: Mapping[str, str]) -> list[Program]:
     executor: dict[str, ParameterValue] = {
         **shared,
         "enabled": _boolean(values, "enabled"),
+        "urdf": values["urdf"],
         "dry_run": _boolean(values, "dry_run"),
         "real_time": values["real_time"],
     }

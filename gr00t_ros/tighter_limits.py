@@ -8,10 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
 
 from gr00t_ros.errors import RobotConfigError
+from gr00t_ros.robot import RobotConfig
 from gr00t_ros.robot_types import JointLimits
-from gr00t_ros.urdf import UrdfJoint
+from gr00t_ros.urdf import UrdfError, UrdfJoint, read_urdf
+
+
+def within_urdf(robot: RobotConfig, path: str) -> tuple[RobotConfig, list[str]]:
+    """``robot`` with the tighter of its limits and those of the URDF file ``path``, and the commanded joints
+    whose limits that changed.
+
+    Raises UrdfError for a file that cannot be read or names none of the commanded joints, and
+    RobotConfigError as :func:`tighter`.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UrdfError(f"{path}: cannot be read ({error}), expected a URDF file") from error
+    joints = read_urdf(text, path)
+    if not any(joint in joints for joint in robot.joints):
+        raise UrdfError(
+            f"{path}: holds none of the commanded joints {', '.join(robot.joints)}, expected its URDF"
+        )
+    limits = tighter(robot.limits, joints, path)
+    changed = [name for name in robot.joints if limits[name] != robot.limits[name]]
+    return replace(robot, limits=MappingProxyType(limits)), changed
 
 
 def tighter(

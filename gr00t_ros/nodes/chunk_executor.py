@@ -38,6 +38,7 @@ from gr00t_ros.nodes.parameters import ParameterSpec
 from gr00t_ros.pacing import Pace
 from gr00t_ros.realtime import SteadyInterpreter, lock_memory, take_priority, try_priority, unlock_memory
 from gr00t_ros.robot import RobotConfig
+from gr00t_ros.tighter_limits import within_urdf
 from gr00t_ros.watchdogs import Watchdogs
 
 DESCRIPTION = __doc__ or ""
@@ -58,6 +59,7 @@ PARAMETERS = (
         "hold_time", 0.5, "time for which the last position is sent after motion ended", "s", 0.0, 3600.0
     ),
     ParameterSpec("enabled", False, "execute chunks at once; false waits stopped for executor/start"),
+    ParameterSpec("urdf", "", "URDF file whose limits hold where they are tighter; empty: the YAML's alone"),
     ParameterSpec("dry_run", False, "publish commands below dry_run/ instead; the robot is not moved"),
     ParameterSpec(
         "real_time",
@@ -105,7 +107,7 @@ class ChunkExecutor(ManagedNode):
 
     def configure(self) -> None:
         """Reads the robot description, asks for real time and creates the command publishers."""
-        robot = RobotConfig.from_flat(self.parameters.robot())
+        robot = self._within_urdf(RobotConfig.from_flat(self.parameters.robot()))
         period_s = 1.0 / self.parameters["rate"]
         if self.parameters["lookahead"] < 2.0 * period_s:
             raise Gr00tRosError(
@@ -134,6 +136,16 @@ class ChunkExecutor(ManagedNode):
         self.get_logger().info(f"configured for robot {robot.name}: {groups}")
         if self._dry_run:
             self.get_logger().warning("dry run: the robot is not moved; commands go to topics below dry_run/")
+
+    def _within_urdf(self, robot: RobotConfig) -> RobotConfig:
+        """The robot with the tighter of its limits and the URDF's."""
+        path = self.parameters["urdf"]
+        if not path:
+            return robot
+        robot, changed = within_urdf(robot, path)
+        what = f"tighter for {', '.join(changed)}" if changed else "nowhere tighter"
+        self.get_logger().info(f"limits of the robot YAML and of {path}, which is {what}")
+        return robot
 
     def _ask_for_real_time(self) -> None:
         """Raises Gr00tRosError where the parameter insists on what is not allowed."""

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real executor's trajectories over real DDS, followed by joint_trajectory_controller's rules at 1000 Hz:
-the arm neither stops nor jumps where chunks meet, and rests within the lookahead when the executor is killed."""
+"""A real executor's trajectories over real DDS, followed by joint_trajectory_controller's rules at 1000 Hz.
+
+The arm neither stops nor jumps where chunks meet, and rests within the lookahead when the executor is killed.
+"""
 
 from __future__ import annotations
 
