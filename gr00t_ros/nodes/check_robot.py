@@ -320,20 +320,11 @@ def _builder(robot: RobotConfig, modality: Mapping[str, Any] | None) -> Observat
 
 def _poses(robot: RobotConfig) -> Iterator[tuple[str, StateSource]]:
     """Where the executor sees the poses that it commands, as sources with its own idea of their age."""
-    for group in robot.action.values():
-        if group.measured_topic:
-            yield (
-                f"action.{group.key}.measured_topic",
-                StateSource(
-                    group.key,
-                    group.measured_topic,
-                    group.names,
-                    POSE,
-                    frame_id=group.frame_id,
-                    max_age=robot.executor.max_joint_state_age,
-                    stamp=group.measured_stamp,
-                ),
-            )
+    age = robot.executor.max_joint_state_age
+    for g in robot.action.values():
+        if g.measured_topic:
+            source = StateSource(g.key, g.measured_topic, g.names, POSE, frame_id=g.frame_id, max_age=age)
+            yield f"action.{g.key}.measured_topic", replace(source, stamp=g.measured_stamp)
 
 
 def _message_class(kind: str) -> Any:
