@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The executor's command topics: one publisher a group, or its stand-in for a dry run.
 
-Messages are made once and filled anew each period: to make a trajectory of six points costs four times as
-much as to publish it.
+Trajectories and arrays are kept in their serialized form and only their numbers are written (``wire``): to
+make and convert a trajectory of six points costs rclpy more than all else that is done to send it.
 """
 
 from __future__ import annotations
 
-import array
+import contextlib
 import copy
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from builtin_interfaces.msg import Duration, Time
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
@@ -22,6 +23,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from gr00t_ros.commands import GroupCommand
 from gr00t_ros.nodes.conversions import COMMAND_TYPES, NS_PER_S, command_msg
+from gr00t_ros.nodes.wire import LayoutUnknown, WireMessage
 from gr00t_ros.robot_types import (
     FLOAT64_MULTI_ARRAY,
     JOINT_TRAJECTORY,
@@ -48,7 +50,7 @@ class CommandOutput:
         self._publishers: dict[str, Publisher] = {}
         self._topics: dict[str, Publisher] = {}
         self._keys: dict[str, str] = {}
-        self._filled: dict[str, Trajectories | Arrays] = {}
+        self._serialized: dict[str, Trajectories | Arrays] = {}
         for group in groups:
             publisher = node.create_lifecycle_publisher(
                 COMMAND_TYPES[group.interface],
@@ -59,10 +61,11 @@ class CommandOutput:
             )
             self._publishers[group.key] = self._topics[publisher.topic_name] = publisher
             self._keys[publisher.topic_name] = group.key
-            if group.interface == JOINT_TRAJECTORY:
-                self._filled[group.key] = Trajectories(group.joints)
-            elif group.interface == FLOAT64_MULTI_ARRAY:
-                self._filled[group.key] = Arrays(group)
+            with contextlib.suppress(LayoutUnknown):  # what is not serialized here is by rclpy
+                if group.interface == JOINT_TRAJECTORY:
+                    self._serialized[group.key] = Trajectories(group)
+                elif group.interface == FLOAT64_MULTI_ARRAY:
+                    self._serialized[group.key] = Arrays(group)
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -72,9 +75,14 @@ class CommandOutput:
     def publish(self, command: GroupCommand, now_ns: int) -> None:
         """Sends one command; its times count from ``now_ns`` (ROS time)."""
         key = command.group.key
-        filled = self._filled.get(key)
-        message = command_msg(command, now_ns) if filled is None else filled.fill(command, now_ns)
-        self._publishers[key].publish(message)
+        serialized = self._serialized.get(key)
+        if serialized is not None:
+            try:
+                self._publishers[key].publish(serialized.fill(command, now_ns))
+                return
+            except LayoutUnknown:
+                del self._serialized[key]
+        self._publishers[key].publish(command_msg(command, now_ns))
 
     def key(self, topic: str) -> str:
         """The action group that is commanded on a topic."""
@@ -92,64 +100,64 @@ class CommandOutput:
 
 
 class Trajectories:
-    """JointTrajectory messages for ``joints``, one for each number of points, filled anew each time."""
+    """The JointTrajectory of a group in its serialized form, one for each number of points."""
 
-    def __init__(self, joints: Iterable[str]) -> None:
-        self._joints = list(joints)
-        self._made: dict[int, tuple[JointTrajectory, list[_Row]]] = {}
+    def __init__(self, group: ActionGroupConfig) -> None:
+        self._joints = list(group.joints)
+        self._made: dict[int, tuple[WireMessage, list[float]]] = {}
 
-    def fill(self, command: GroupCommand, now_ns: int) -> JointTrajectory:
-        """``command`` as :func:`command_msg` would make it. The message is valid until the next call."""
+    def fill(self, command: GroupCommand, now_ns: int) -> bytes:
+        """``command`` as :func:`command_msg` would make it, serialized. Raises LayoutUnknown."""
         ahead = 0 if command.begin is None else 1
         count = ahead + len(command.times_s)
         if count not in self._made:
-            self._made[count] = self._make(count)
-        message, rows = self._made[count]
-        stamp = message.header.stamp
-        stamp.sec, stamp.nanosec = divmod(now_ns, NS_PER_S)
+            self._made[count] = (
+                WireMessage(self._make, 2 * count * len(self._joints), 1 + count),
+                [-1.0] * count,
+            )
+        wire, known = self._made[count]
+        wire.write_time(0, now_ns)
+        # All positions, then all velocities: see _make.
+        half, first = count * len(self._joints), ahead * len(self._joints)
         if command.begin is not None:
-            rows[0].fill(*command.begin, 0.0)
-        for row, position, velocity, due_s in zip(
-            rows[ahead:], command.positions, command.velocities, command.times_s.tolist(), strict=True
-        ):
-            row.fill(position, velocity, due_s)
-        return message
+            wire.write_doubles(0, command.begin[0])
+            wire.write_doubles(half, command.begin[1])
+        wire.write_doubles(first, command.positions)
+        wire.write_doubles(half + first, command.velocities)
+        for place, due_s in enumerate([*[0.0] * ahead, *command.times_s.tolist()]):
+            if known[place] != due_s:  # the same in every period but for those that brake
+                wire.write_time(1 + place, round(due_s * NS_PER_S))
+                known[place] = due_s
+        return wire.serialized()
 
-    def _make(self, count: int) -> tuple[JointTrajectory, list[_Row]]:
-        rows = [_Row(len(self._joints)) for _ in range(count)]
-        return JointTrajectory(joint_names=self._joints, points=[row.point for row in rows]), rows
+    def _make(self, values: NDArray[np.float64], times: NDArray[np.int32]) -> JointTrajectory:
+        positions, velocities = values.reshape(2, -1, len(self._joints)).tolist()
+        (sec, nanosec), *due = times.tolist()
+        message = JointTrajectory(joint_names=self._joints)
+        message.header.stamp = Time(sec=sec, nanosec=nanosec)
+        message.points = [
+            JointTrajectoryPoint(
+                positions=position, velocities=velocity, time_from_start=Duration(sec=s, nanosec=ns)
+            )
+            for position, velocity, (s, ns) in zip(positions, velocities, due, strict=True)
+        ]
+        return message
 
 
 class Arrays:
-    """The Float64MultiArray of a group, filled anew each time."""
+    """The Float64MultiArray of a group in its serialized form."""
 
     def __init__(self, group: ActionGroupConfig) -> None:
-        size = group.width
-        self._message = Float64MultiArray(data=array.array("d", bytes(8 * size)))
-        self._message.layout.dim = [MultiArrayDimension(label="joints", size=size, stride=size)]
-        self._data: NDArray[np.float64] = np.frombuffer(self._message.data, np.float64)
+        self._size = group.width
         self._velocity = group.representation in VELOCITIES
+        self._wire = WireMessage(self._make, group.width, 0)
 
-    def fill(self, command: GroupCommand, now_ns: int) -> Float64MultiArray:
-        """``command`` as :func:`command_msg` would make it. The message is valid until the next call."""
-        self._data[:] = (command.velocities if self._velocity else command.positions)[0]
-        return self._message
+    def fill(self, command: GroupCommand, now_ns: int) -> bytes:
+        """``command`` as :func:`command_msg` would make it, serialized."""
+        self._wire.write_doubles(0, (command.velocities if self._velocity else command.positions)[0])
+        return self._wire.serialized()
 
-
-class _Row:
-    """One point, and its numbers as arrays."""
-
-    def __init__(self, width: int) -> None:
-        self.point = JointTrajectoryPoint(
-            positions=array.array("d", bytes(8 * width)), velocities=array.array("d", bytes(8 * width))
-        )
-        self._positions: NDArray[np.float64] = np.frombuffer(self.point.positions, np.float64)
-        self._velocities: NDArray[np.float64] = np.frombuffer(self.point.velocities, np.float64)
-        self._due_s = 0.0
-
-    def fill(self, position: NDArray[np.float64], velocity: NDArray[np.float64], due_s: float) -> None:
-        self._positions[:] = position
-        self._velocities[:] = velocity
-        if due_s != self._due_s:  # the same in every period but for those that brake
-            due, self._due_s = self.point.time_from_start, due_s
-            due.sec, due.nanosec = divmod(round(due_s * NS_PER_S), NS_PER_S)
+    def _make(self, values: NDArray[np.float64], times: NDArray[np.int32]) -> Float64MultiArray:
+        message = Float64MultiArray(data=values.tolist())
+        message.layout.dim = [MultiArrayDimension(label="joints", size=self._size, stride=self._size)]
+        return message

@@ -24,6 +24,8 @@ from gr00t_ros.watchdogs import Watchdogs
 # Joint states that are read in one period: several drivers may share the topic, each with its own joints.
 # What is more than the subscription keeps (5, as sensors do) is dropped by the middleware.
 JOINT_STATES_A_PERIOD = 8
+# How often the policy's sign of life is looked for, in ns: twice as often as it comes.
+LISTEN_NS = 100_000_000
 
 
 class Inputs:
@@ -43,6 +45,7 @@ class Inputs:
         self._refusals = CauseLog(warn)
         self._receive_time = execution.robot.executor_joint_state_stamp == RECEIVE
         self._read_ns = now_ns  # when the last period read
+        self._listen_ns = 0  # when the policy's sign of life is looked for next
         polled = Polled()
         self._chunks = node.create_subscription(
             ActionChunk, "action_chunk", nothing, newest, callback_group=polled
@@ -85,8 +88,10 @@ class Inputs:
 
     def read(self, now_ns: int, mono_ns: int) -> None:
         """Hands on what came in since the last period: at most one chunk, the newest."""
-        for _ in take(self._policy, 1):
-            self._watchdogs.heard(mono_ns)
+        if mono_ns >= self._listen_ns:
+            self._listen_ns = mono_ns + LISTEN_NS
+            for _ in take(self._policy, 1):
+                self._watchdogs.heard(mono_ns)
         # Where the time of arrival counts: it came after the last period read, so it is at most that old.
         arrival_ns = self._read_ns if self._receive_time else now_ns
         for message in take(self._joint_states, JOINT_STATES_A_PERIOD):
