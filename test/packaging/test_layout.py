@@ -162,12 +162,13 @@ class NoRos:
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
         if top in ("rclpy", "launch", "launch_ros", "builtin_interfaces", "ament_index_python") or (
-            top.endswith(("_msgs", "_srvs")) or name.startswith("gr00t_ros.msg")
+            top.endswith(("_msgs", "_srvs")) or name.startswith(("gr00t_ros.msg", "gr00t_ros.action"))
         ):
             raise ModuleNotFoundError(f"No module named {name!r} (hidden by this test)", name=name)
 
 sys.meta_path.insert(0, NoRos())
-left_out = tuple("gr00t_ros." + name for name in ("nodes", "cli", "launching", "msg", "gr00t_ros_s__"))
+names = ("nodes", "cli", "launching", "msg", "action", "gr00t_ros_s__")
+left_out = tuple("gr00t_ros." + name for name in names)
 import gr00t_ros, gr00t_model
 count = 0
 for package in (gr00t_ros, gr00t_model):
