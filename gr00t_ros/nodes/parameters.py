@@ -74,6 +74,8 @@ class ParameterSpec:
     def check(self, value: Any) -> bool | int | float | str:
         """``value`` as this parameter's type; raises ParameterError that says what was expected."""
         kind = type(self.default)
+        if isinstance(value, bool) and {"on", "off"} <= set(self.choices):
+            value = "on" if value else "off"  # as YAML reads these two words without quotes
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if type(value) is not kind:

@@ -51,6 +51,13 @@ def test_a_whole_number_is_taken_where_a_real_one_is_expected() -> None:
     assert isinstance(value, float)
 
 
+def test_on_and_off_are_taken_as_yaml_reads_them() -> None:
+    """``real_time:=on`` on a command line arrives as true."""
+    real_time = specs("chunk_executor")["real_time"]
+    assert (real_time.check(True), real_time.check(False), real_time.check("auto")) == ("on", "off", "auto")
+    assert specs("policy")["compile"].check(True) == "on"
+
+
 @pytest.mark.parametrize(
     ("node", "name", "value"),
     [
@@ -60,6 +67,8 @@ def test_a_whole_number_is_taken_where_a_real_one_is_expected() -> None:
         ("chunk_executor", "rate", float("nan")),
         ("chunk_executor", "lookahead", 1.5),
         ("chunk_executor", "enabled", 1),
+        ("chunk_executor", "real_time", "always"),
+        ("policy", "backend", True),
         ("policy", "num_steps", -1),
         ("policy", "seed", 1.5),
         ("policy", "instruction", "x" * 10_000),
