@@ -48,7 +48,7 @@ def test_stop_means_stay_stopped_whatever_the_lifecycle_does(
 
     from gr00t_ros.msg import ExecutorStatus
 
-    node = executor(processes, graph)
+    node = executor(processes, graph, "-p", "enabled:=true")
     status = graph.collect("/executor/status", ExecutorStatus, 10)
 
     def call(name: str) -> tuple[bool, str]:
