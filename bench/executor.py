@@ -297,7 +297,7 @@ def load(arguments: argparse.Namespace, folder: Path) -> Iterator[None]:
                 stack.enter_context(program(one.command(), environment, folder / f"{one.name}.log"))
         deadline = time.monotonic() + START_S
         policy = folder / "policy.log"
-        while "active" not in policy.read_text(errors="replace") and time.monotonic() < deadline:
+        while ": loaded " not in policy.read_text(errors="replace") and time.monotonic() < deadline:
             time.sleep(0.5)
         yield
 
