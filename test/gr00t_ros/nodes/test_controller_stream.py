@@ -44,7 +44,8 @@ def send_chunks(graph: RosGraph, chunks: Any, seconds: float, middle: np.ndarray
     sequence = 0
     while time.monotonic() < end:
         seen_ns = graph.now_ns() - 150 * MS
-        values = motion((seen_ns - begin_ns) / 1e9 + np.arange(16) / ROBOT.step_rate, middle)
+        # Long enough for the plan to last when this process is kept waiting.
+        values = motion((seen_ns - begin_ns) / 1e9 + np.arange(24) / ROBOT.step_rate, middle)
         values = values + errors.normal(0, 0.005, 6)
         groups = (
             ChunkGroup("arm", "joint_position", ARM, values[:, :5]),

@@ -261,7 +261,9 @@ def test_the_status_goes_on_as_a_sign_of_life_and_the_diagnostics_are_complete(p
 
     before = len(planning.status)
     planning.graph.wait_until(lambda: len(planning.status) > before + 10, "ten statuses")
-    assert {s.state for s in planning.status[before:]} == {RUNNING}
+    # On a loaded machine a frame may be too old by the time it is looked at.
+    assert {s.state for s in planning.status[before:]} <= {RUNNING, WAITING}
+    planning.graph.wait_until(lambda: planning.status[-1].state == RUNNING, "a running policy")
     status = planning.status[-1]
     assert 0.0 < status.waiting_time < status.observation_age
     values = planning.diagnosed(DiagnosticStatus.OK, "running")
