@@ -40,6 +40,7 @@ from gr00t_ros.robot import RobotConfig
 from gr00t_ros.robot_types import STOP
 from gr00t_ros.safety import SafetyFilter
 from gr00t_ros.timeline import ACTIVE, EARLY, ENDED, Plan, Timeline, Window
+from gr00t_ros.unsent import Marks
 
 # A late period may move a joint as far as two on-time ones, no further: catching up is not worth a jump.
 MAX_CATCH_UP_PERIODS = 2.0
@@ -85,8 +86,7 @@ class Execution:
             raise ValueError(f"lookahead {lookahead_s} s must hold at least two periods of {period_s} s")
         self.robot = robot
         self.counters = Counters()
-        self.state = State.WAITING
-        self.reason = "no chunk yet"
+        self.state, self.reason = State.WAITING, "no chunk yet"
         self.accepted: tuple[int, int] | None = None  # session, sequence
         self._newest: Chunk | None = None  # the last one accepted
         self._period_s = period_s
@@ -99,6 +99,7 @@ class Execution:
             motion_for(group, robot, self._filter, period_s=period_s, lookahead_s=lookahead_s)
             for group in robot.action.values()
         )
+        self._marks = Marks(self._motions)
         self._clock = _clock_watch(robot)
         # What a motion starts from; a speed of the tool starts from nothing.
         self._measured = Measured(robot, [name for motion in self._motions for name in motion.joints])
@@ -201,8 +202,7 @@ class Execution:
     def start(self) -> None:
         """Ends a stop. Nothing old is executed: a chunk that arrives from now on is the first."""
         if self.state == State.STOPPED:
-            self.state = State.WAITING
-            self.reason = "started, no chunk yet"
+            self.state, self.reason = State.WAITING, "started, no chunk yet"
             # A velocity that is being braked runs on when nothing more is said: zero is the last word.
             if not self.moving:
                 self._fall_silent()
@@ -223,6 +223,7 @@ class Execution:
         self._fresh = True
         for motion in self._motions:
             motion.forget()
+        self._marks.clear()
         self._last_ns = self._hold_until_ns = None
         self._clock = _clock_watch(self.robot)
 
@@ -234,11 +235,18 @@ class Execution:
                 motion.forget()
                 self._fresh = True
 
+    def unsent(self, keys: Collection[str]) -> None:
+        """What the last step made for these action groups was not sent: they go on from what was before."""
+        self._silent = self._silent or self._marks.back(keys)
+        self._fresh, self._braked, self._hold_until_ns = True, False, None
+        self.counters.commands_sent -= len(keys)
+
     # What goes out.
 
     def step(self, now_ns: int, mono_ns: int, faults: Sequence[Fault] = ()) -> tuple[GroupCommand, ...]:
         """The commands of this period, possibly none. ``now_ns`` is ROS time, ``mono_ns`` monotonic time,
         ``faults`` are what the watchdogs report now; the gravest decides, the first of several."""
+        self._marks.take(self._silent)
         dt, untrusted = self._elapse(now_ns, mono_ns)
         problem, reaction = self._problem(untrusted, now_ns, mono_ns)
         self.problem = problem

@@ -44,11 +44,15 @@ _SLACK = 3.0
 
 
 def take_priority() -> str:
-    """Gives the calling thread SCHED_FIFO; an empty text, or why that is not allowed."""
+    """Gives the calling thread SCHED_FIFO; an empty text, or why that is not allowed.
+
+    Threads and processes that it makes do not inherit it, where the system has a flag for that (Linux).
+    """
     if not hasattr(os, "sched_setscheduler"):
         return "this operating system has no SCHED_FIFO"
     try:
-        os.sched_setscheduler(threading.get_native_id(), os.SCHED_FIFO, os.sched_param(PRIORITY))
+        policy = os.SCHED_FIFO | getattr(os, "SCHED_RESET_ON_FORK", 0)
+        os.sched_setscheduler(threading.get_native_id(), policy, os.sched_param(PRIORITY))
     except OSError as error:
         return (
             f"no real-time priority {PRIORITY} ({error.strerror}): allow it with rtprio in "

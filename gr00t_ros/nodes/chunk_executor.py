@@ -6,10 +6,9 @@ Takes ``action_chunk``, the measured joints and the policy's sign of life, gives
 command is decided by ``gr00t_ros.execution``; this module moves messages in and out and keeps the pace.
 
 Two threads. rclpy's executor thread serves transitions, parameters, services and timers. The control thread
-runs the periods on monotonic time, with a real-time priority where that is allowed: each period it reads what
-is newest on the topics (at most one chunk), asks the watchdogs, computes and publishes. No callback runs for
-a message, so that a flood of them costs nothing here. No model is imported: the process stays light, and
-lives on when the policy's dies.
+(``control_loop``) runs the periods on monotonic time: each reads what is newest on the topics (at most one
+chunk), asks the watchdogs, computes and publishes. No callback runs for a message, so that a flood of them
+costs nothing here. No model is imported: the process stays light, and lives on when the policy's dies.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,9 +24,11 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_srvs.srv import Trigger
 
 from gr00t_ros.causes import CauseLog, without_numbers
+from gr00t_ros.commands import GroupCommand
+from gr00t_ros.control_loop import ControlLoop, braking_s
 from gr00t_ros.errors import Gr00tRosError
 from gr00t_ros.execution import Execution, State
-from gr00t_ros.faults import Reaction
+from gr00t_ros.faults import Fault, Reaction
 from gr00t_ros.msg import ExecutorStatus
 from gr00t_ros.nodes.command_output import CommandOutput
 from gr00t_ros.nodes.executor_inputs import Inputs
@@ -36,7 +37,7 @@ from gr00t_ros.nodes.lifecycle import ManagedNode, run
 from gr00t_ros.nodes.log_lines import LogLines
 from gr00t_ros.nodes.parameters import ParameterSpec
 from gr00t_ros.pacing import Pace
-from gr00t_ros.realtime import SteadyInterpreter, lock_memory, take_priority, try_priority, unlock_memory
+from gr00t_ros.realtime import lock_memory, try_priority, unlock_memory
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.tighter_limits import within_urdf
 from gr00t_ros.watchdogs import Watchdogs
@@ -77,7 +78,7 @@ class ChunkExecutor(ManagedNode):
         super().__init__("chunk_executor", PARAMETERS)
         # Guards the execution. Held while messages are read, a period computed or the plan copied; messages
         # are built and published outside.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._execution: Execution | None = None
         # Why it stays stopped until executor/start, also through a cleanup and a new configure.
         self._stopped = ""
@@ -85,10 +86,11 @@ class ChunkExecutor(ManagedNode):
         self._robot: RobotConfig | None = None
         self._output: CommandOutput | None = None
         self._dry_run = False
-        self._thread: threading.Thread | None = None
-        self._running = self._ending = False
+        # Kept after a deactivation for as long as its thread has not ended.
+        self._loop: ControlLoop | None = None
+        self._ending = False
+        self._status_due_s = 0.0
         self._real_time = ""  # how the control thread is scheduled, in words
-        self._has_priority = False
         self._pace = Pace(1.0 / self.parameters["rate"])
         self._late_told = 0
         self._inputs: Inputs | None = None
@@ -166,7 +168,12 @@ class ChunkExecutor(ManagedNode):
             )
 
     def activate(self) -> None:
-        """Subscribes and starts the control thread."""
+        """Subscribes and starts the control thread. Raises Gr00tRosError while the last one has not ended."""
+        if self._loop is not None and self._loop.alive:
+            raise Gr00tRosError(
+                "the control thread of the last activation has not ended: it is stalled, probably in the "
+                "middleware. Activate once it has ended, or start the process anew"
+            )
         execution, output = self._execution, self._output
         assert execution is not None
         assert output is not None
@@ -174,39 +181,51 @@ class ChunkExecutor(ManagedNode):
         self._watchdogs = Watchdogs(execution.robot.executor, watched, time.monotonic_ns())
         self._inputs = Inputs(self, execution, self._watchdogs, NEWEST, self._warn, self.now_ns())
         self._pace, self._late_told = Pace(self._pace.period_s), 0
-        self._running, self._ending = True, False
-        self._thread = threading.Thread(target=self._loop, name="control", daemon=True)
-        self._thread.start()
+        self._ending, self._status_due_s = False, 0.0
+        self._loop = ControlLoop(
+            self._pace,
+            self._turn,
+            partial(self._failed, execution),
+            real_time=self.parameters["real_time"] != OFF,
+        )
+        self._loop.start()
 
     def deactivate(self) -> None:
         """Brakes what would run on by itself, then ends the control thread; nothing is commanded after it."""
-        if self._thread is not None:
-            self._brake()
-        self._running = False
-        if self._thread is not None:
-            self._thread.join(JOIN_TIMEOUT_S)
-            self._thread = None
+        if self._loop is not None:
+            self._brake(self._loop)
+            if self._loop.end(JOIN_TIMEOUT_S):
+                self._loop = None
         if self._inputs is not None:
             self._inputs.close()
             self._inputs = None
-        if self._execution is not None:
-            # What was planned before a pause must not be executed after it.
-            self._execution.reset("not active")
+        execution = self._execution
+        if execution is not None:
+            with self._lock:
+                # What was planned before a pause must not be executed after it.
+                execution.reset("not active")
+                if not self.parameters["enabled"] and execution.state != State.STOPPED:
+                    execution.stop(self._unmoved)  # a start was for the activation that has ended
             self._reported = []
-            if self.context.ok():
+            if self._loop is not None:  # it may be stalled where a status would stall too
+                self.tell_error("the control thread is stalled: it has not ended with the deactivation")
+            elif self.context.ok():
                 self._publish_status()
                 self._lines.write()
 
-    def _brake(self) -> None:
+    def _brake(self, loop: ControlLoop) -> None:
         """A velocity that was sent is followed until its controller's own timeout: zero is the last word."""
         execution = self._execution
-        assert execution is not None
+        if execution is None:  # of an activation before the last configuration
+            return
         with self._lock:
             self._ending = True  # nothing is read any more
             execution.end("not active any more")
-        end = time.monotonic() + JOIN_TIMEOUT_S
-        while execution.moving and time.monotonic() < end:
+        end = time.monotonic() + braking_s(execution.robot)
+        while execution.moving and loop.alive and time.monotonic() < end:
             time.sleep(self._pace.period_s)
+        if execution.moving:
+            self.tell_error("not active any more, and what moved could not be brought to rest")
 
     def cleanup(self) -> None:
         """Lets go of the command topics. A stop outlives it; that ``enabled`` was false does not."""
@@ -243,57 +262,41 @@ class ChunkExecutor(ManagedNode):
 
     # The control thread.
 
-    def _loop(self) -> None:
-        self._has_priority = self.parameters["real_time"] != OFF and not take_priority()
-        pace = self._pace
-        with SteadyInterpreter() as interpreter:
-            pace.start()
-            late_s, status_due = 0.0, 0.0
-            while self._running:
-                began = time.monotonic()
-                changed = self._period(late_s)
-                # A chunk that was accepted changes the plan, and the next one is planned from that.
-                if changed or began >= status_due or self._news():
-                    self._publish_status()
-                    status_due = began + STATUS_PERIOD_S
-                interpreter.idle(pace.slack_s())
-                late_s = pace.wait()
+    def _turn(self, late_s: float) -> None:
+        """One period and what is told of it."""
+        began = time.monotonic()
+        changed = self._period(late_s)
+        accepted = self._execution.accepted if self._execution is not None else None
+        # A chunk that was accepted changes the plan, and the next one is planned from that.
+        if changed or began >= self._status_due_s or accepted != self._announced:
+            self._status_due_s = began + STATUS_PERIOD_S
+            self._publish_status()
 
-    def _news(self) -> bool:
-        """Whether a chunk was accepted since the last status."""
-        execution = self._execution
-        return execution is not None and execution.accepted != self._announced
+    def _failed(self, execution: Execution, error: Exception) -> None:
+        """An error that nobody foresaw: whatever moves is braked, and stays until executor/start."""
+        with self._lock:
+            if execution.state != State.STOPPED:  # a second stop would begin to brake anew
+                execution.stop("internal error, see the log")
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        self._others.add("internal", f"stopped by an internal error:\n{trace}")
 
     def _period(self, late_s: float) -> bool:
         """One period, which began ``late_s`` too late; whether state, reason or faults changed."""
-        execution, output, watchdogs, inputs = self._execution, self._output, self._watchdogs, self._inputs
+        execution, watchdogs = self._execution, self._watchdogs
         assert execution is not None
-        assert output is not None
         assert watchdogs is not None
-        assert inputs is not None
-        try:
-            with self._lock:
-                now_ns, mono_ns = self.now_ns(), time.monotonic_ns()
-                if not self._ending:
-                    inputs.read(now_ns, mono_ns)
-                if not self._dry_run:
-                    subscribers = output.subscribers()
-                    watchdogs.counted(subscribers, mono_ns)
-                    execution.unheard([output.key(topic) for topic, n in subscribers.items() if not n])
-                if execution.state == State.STOPPED or execution.accepted is None:
-                    watchdogs.dropped()
-                faults = watchdogs.check(now_ns, mono_ns, round(late_s * 1e9))
-                commands = execution.step(now_ns, mono_ns, faults)
-                problem = execution.problem
-                after = (execution.state, execution.reason)
-            for command in commands:
-                output.publish(command, now_ns)
-        except Exception:
-            # Whatever it is, it must neither end the thread nor send anything further.
-            with self._lock:
-                execution.stop("internal error, see the log")
-            self._others.add("internal", f"stopped by an internal error:\n{traceback.format_exc()}")
-            return True
+        faults: tuple[Fault, ...] = ()
+        with self._lock:
+            now_ns, mono_ns = self.now_ns(), time.monotonic_ns()
+            try:
+                faults = self._listen(execution, watchdogs, now_ns, mono_ns, late_s)
+            except Exception as error:
+                # What came in cannot be known; what brakes goes out all the same.
+                self._failed(execution, error)
+            commands = execution.step(now_ns, mono_ns, faults)
+            problem = execution.problem
+            after = (execution.state, execution.reason)
+        self._send(execution, commands, now_ns, mono_ns)
         if faults and faults[0].reaction >= Reaction.STOP:
             watchdogs.dropped()
         reported = [fault.reason for fault in faults]
@@ -307,6 +310,40 @@ class ChunkExecutor(ManagedNode):
         self._reported = reported
         self._others.update({fault: fault for fault in reported if fault != after[1]}, "watchdog: ")
         return True
+
+    def _listen(
+        self, execution: Execution, watchdogs: Watchdogs, now_ns: int, mono_ns: int, late_s: float
+    ) -> tuple[Fault, ...]:
+        """Reads what came in; the faults of this period."""
+        output, inputs = self._output, self._inputs
+        assert output is not None
+        if not self._ending and inputs is not None:
+            inputs.read(now_ns, mono_ns)
+        if not self._dry_run:
+            subscribers = output.subscribers()
+            watchdogs.counted(subscribers, mono_ns)
+            execution.unheard([output.key(topic) for topic, n in subscribers.items() if not n])
+        if execution.state == State.STOPPED or execution.accepted is None:
+            watchdogs.dropped()
+        return watchdogs.check(now_ns, mono_ns, round(late_s * 1e9))
+
+    def _send(
+        self, execution: Execution, commands: Sequence[GroupCommand], now_ns: int, mono_ns: int
+    ) -> None:
+        """Publishes what was made at ``mono_ns``, unless this process stood still since: after half the
+        lookahead a trajectory is half over, and the next period makes a new one."""
+        output = self._output
+        assert output is not None
+        for place, command in enumerate(commands):
+            if time.monotonic_ns() - mono_ns > self.parameters["lookahead"] / 2.0 * 1e9:
+                with self._lock:
+                    execution.unsent([late.group.key for late in commands[place:]])
+                self._others.add("stale", "commands that came too late to be followed were not sent")
+                return
+            try:
+                output.publish(command, now_ns)
+            except Exception as error:  # the other groups are told to brake all the same
+                self._failed(execution, error)
 
     # What is told.
 
@@ -328,10 +365,9 @@ class ChunkExecutor(ManagedNode):
         with self._lock:
             shot = Snapshot.of(execution, self.now_ns())
         self._announced = shot.accepted
+        priority = self._loop is not None and self._loop.has_priority
         self._status.publish(
-            status_message(
-                shot, self._pace, self._reported, realtime=self._has_priority, dry_run=self._dry_run
-            )
+            status_message(shot, self._pace, self._reported, realtime=priority, dry_run=self._dry_run)
         )
 
     def diagnose(self) -> tuple[bytes, str, Mapping[str, Any]]:
@@ -348,6 +384,7 @@ class ChunkExecutor(ManagedNode):
             late=late - told,
             realtime=self._real_time,
             dry_run=self._dry_run,
+            alive=self._loop is not None and self._loop.alive,
         )
 
 

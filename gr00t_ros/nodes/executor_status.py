@@ -83,9 +83,10 @@ def diagnosis(
     late: int,
     realtime: str,
     dry_run: bool,
+    alive: bool,
 ) -> tuple[bytes, str, Mapping[str, Any]]:
     """Level, sentence and values. ``late`` are the late periods since the last one, ``realtime`` says how the
-    control thread is scheduled."""
+    control thread is scheduled, ``alive`` whether it runs."""
     counters, state, reason = execution.counters, execution.state, execution.reason
     level = LEVELS.get(state, DiagnosticStatus.OK)
     text = f"{state.name.lower()}{': ' if reason else ''}{reason}"
@@ -96,6 +97,8 @@ def diagnosis(
         notes.append("dry run: the robot is not moved")
     if notes:
         level, text = max(level, DiagnosticStatus.WARN), "; ".join((text, *notes))
+    if not alive:  # the state is that of its last period
+        level, text = DiagnosticStatus.ERROR, "the control thread has ended: nothing is commanded"
     return (
         level,
         text,

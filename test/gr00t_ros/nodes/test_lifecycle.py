@@ -90,6 +90,44 @@ def test_stop_means_stay_stopped_whatever_the_lifecycle_does(
     assert walk("configure", "activate") == WAITING
 
 
+def test_without_enabled_every_activation_waits_for_a_start(
+    processes: ProcessStarter, graph: RosGraph
+) -> None:
+    """A lifecycle manager that activates again must not move a robot that was started once."""
+    from std_srvs.srv import Trigger
+
+    from gr00t_ros.msg import ExecutorStatus
+
+    node = executor(processes, graph)
+    status = graph.collect("/executor/status", ExecutorStatus, 10)
+
+    def until(state: int, reason: str) -> None:
+        now = graph.now_ns()
+        graph.wait_until(
+            lambda: (
+                status
+                and nanoseconds(status[-1].header.stamp) > now
+                and (status[-1].state, status[-1].reason) == (state, reason)
+            ),
+            f"{reason}; the last status is {status[-1] if status else None}",
+        )
+
+    disabled = "disabled until executor/start"
+    assert node.change("configure")
+    assert node.change("activate")
+    until(STOPPED, disabled)
+    assert graph.call("/executor/start", Trigger).success
+    until(WAITING, "started, no chunk yet")
+    assert node.change("deactivate")
+    assert node.change("activate")
+    until(STOPPED, disabled)
+    # A stop is not taken for that: it says why.
+    assert graph.call("/executor/stop", Trigger).success
+    assert node.change("deactivate")
+    assert node.change("activate")
+    until(STOPPED, "stopped by executor/stop")
+
+
 @pytest.mark.parametrize("module", ["chunk_executor", "so101_sim"])
 @pytest.mark.parametrize(
     "arguments", [("--params-file", "/nowhere.yaml"), ("-p", "a b"), ("-r", ":=")], ids=["file", "-p", "-r"]
