@@ -101,7 +101,7 @@ def test_without_enabled_every_activation_waits_for_a_start(
     node = executor(processes, graph)
     status = graph.collect("/executor/status", ExecutorStatus, 10)
 
-    def until(state: int, reason: str) -> None:
+    def until(state: int, reason: str = "") -> None:
         now = graph.now_ns()
         graph.wait_until(
             lambda: (
