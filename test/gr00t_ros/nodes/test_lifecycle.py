@@ -103,21 +103,20 @@ def test_without_enabled_every_activation_waits_for_a_start(
 
     def until(state: int, reason: str = "") -> None:
         now = graph.now_ns()
-        graph.wait_until(
-            lambda: (
-                status
-                and nanoseconds(status[-1].header.stamp) > now
-                and (status[-1].state, status[-1].reason) == (state, reason)
-            ),
-            f"{reason}; the last status is {status[-1] if status else None}",
-        )
+
+        def seen() -> bool:
+            last = status[-1] if status else None
+            fresh = last is not None and nanoseconds(last.header.stamp) > now
+            return fresh and last.state == state and reason in last.reason
+
+        graph.wait_until(seen, f"state {state} {reason}")
 
     disabled = "disabled until executor/start"
     assert node.change("configure")
     assert node.change("activate")
     until(STOPPED, disabled)
     assert graph.call("/executor/start", Trigger).success
-    until(WAITING, "started, no chunk yet")
+    until(WAITING)
     assert node.change("deactivate")
     assert node.change("activate")
     until(STOPPED, disabled)
