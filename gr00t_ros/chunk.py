@@ -149,9 +149,9 @@ def chunk_group(config: ActionGroupConfig, values: NDArray[np.float64]) -> Chunk
 def check_chunk(chunk: Chunk, robot: RobotConfig, now_ns: int, last: tuple[int, int] | None = None) -> Chunk:
     """Accept a chunk at node time ``now_ns``: returns it with groups and columns in the robot YAML's order.
 
-    ``last`` is (session, sequence) of the newest chunk accepted before. A chunk without groups ends the plan:
-    only its order and its time are looked at. Raises ChunkRefused with the reason for a chunk that is out of
-    order, misplaced in time, too old, misshaped, not of this robot, or not finite.
+    ``last`` is (session, sequence) of the newest chunk accepted before. A chunk without groups ends the plan,
+    and does so now: only its order is looked at, not when it was stamped. Raises ChunkRefused with the reason
+    for a chunk that is out of order, misplaced in time, too old, misshaped, not of this robot, or not finite.
     """
     _check_order(chunk, last)
     if len(chunk.instruction) > MAX_INSTRUCTION_CHARS:
@@ -160,8 +160,8 @@ def check_chunk(chunk: Chunk, robot: RobotConfig, now_ns: int, last: tuple[int, 
             f"{MAX_INSTRUCTION_CHARS}"
         )
     if not chunk.groups:
-        _check_time(chunk, robot, now_ns)
-        return chunk
+        # A clock that is off must not keep the robot from being stopped.
+        return replace(chunk, t_obs_ns=now_ns, start_ns=now_ns)
     keys = [group.key for group in chunk.groups]
     if len(set(keys)) != len(keys) or set(keys) != set(robot.action):
         raise ChunkRefused(
@@ -178,6 +178,19 @@ def check_chunk(chunk: Chunk, robot: RobotConfig, now_ns: int, last: tuple[int, 
         chunk,
         groups=tuple(_checked_group(by_key[key], config, horizon) for key, config in robot.action.items()),
     )
+
+
+def not_finite(chunk: Chunk) -> str:
+    """An empty text, or a sentence about the first value that is no number."""
+    for group in chunk.groups:
+        if not np.isfinite(group.values).all():
+            step, column = np.argwhere(~np.isfinite(group.values))[0]
+            name = group.names[column] if column < len(group.names) else f"column {column}"
+            return (
+                f"the chunk holds values that are not finite: action.{group.key}, {name} is "
+                f"{group.values[step, column]} in step {step}"
+            )
+    return ""
 
 
 def _check_order(chunk: Chunk, last: tuple[int, int] | None) -> None:
@@ -215,7 +228,7 @@ def _check_time(chunk: Chunk, robot: RobotConfig, now_ns: int) -> None:
             f"found a start {ahead:.3f} s ahead, expected at most {robot.executor.max_start_ahead:g} s "
             "(max_start_ahead)"
         )
-    if chunk.groups and chunk.end_ns < now_ns:
+    if chunk.end_ns < now_ns:
         raise ChunkRefused(
             f"found only steps of the past, the last {(now_ns - chunk.end_ns) / 1e9:.3f} s ago"
         )

@@ -182,10 +182,11 @@ def test_any_header_is_accepted_or_refused_and_never_crashes(fields: dict[str, A
     assert accepted.end_ns >= NOW
 
 
-def test_a_chunk_without_groups_ends_the_plan_if_it_is_newer_and_young() -> None:
+def test_a_chunk_without_groups_ends_the_plan_now_if_it_is_newer() -> None:
     last = dataclasses.replace(good(), groups=())
-    assert check_chunk(last, ROBOT, NOW).horizon == 0
+    for off_ns in (0, 21 * MS, 3600_000 * MS, -3600_000 * MS):  # the policy's clock
+        stamped = dataclasses.replace(last, t_obs_ns=NOW + off_ns, start_ns=NOW + off_ns)
+        accepted = check_chunk(stamped, ROBOT, NOW)
+        assert (accepted.horizon, accepted.t_obs_ns, accepted.start_ns) == (0, NOW, NOW)
     with pytest.raises(ChunkRefused, match="again"):
         check_chunk(last, ROBOT, NOW, (last.session, last.sequence))
-    with pytest.raises(ChunkRefused, match="max_chunk_age"):
-        check_chunk(last, ROBOT, NOW + 2_000_000_000)
