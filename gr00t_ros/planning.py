@@ -114,8 +114,11 @@ class Planner:
         self._thread.start()
 
     def stop(self) -> bool:
-        """Ends the thread; whether it ended in time. A chunk still being computed is never published."""
+        """Ends the thread and, where there is a text to follow, the plan; whether the thread ended in time.
+        A chunk still being computed is never published."""
         self._running = False
+        if text := self._instruction.text:
+            self.end_plan(text)
         self._wake.set()
         if self.busy:
             self._thread.join(JOIN_TIMEOUT_S)
@@ -305,7 +308,8 @@ class Planner:
         with self._publishing:
             if not self._running:
                 return
-            if ends != self._ends:
+            # Without a text the end of the plan is already on its way.
+            if ends != self._ends or not self._instruction.text:
                 self.progress.skipped["the plan was ended"] += 1
                 return
             self._publish(chunk)

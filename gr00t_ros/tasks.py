@@ -217,15 +217,15 @@ class Tasks:
         if task is self.task and task.end is None:
             self._stop(task, End(Outcome.CANCELED, "canceled by the client"), now_s)
 
-    def supersede(self, now_s: float) -> None:
-        """An instruction has come from elsewhere, so the task is over. ``Instruction.set`` comes first: when
-        there is no usable text then, the robot comes to rest, else the plan goes on."""
-        task, self.task = self.task, None
-        if task is None:
-            return
-        if not self._instruction.text and task.end is None:
-            self._end_plan(task.goal.instruction)
-        task.close(End(Outcome.PREEMPTED, "an instruction by topic or parameter took over"), now_s)
+    def supersede(self, text: str, now_s: float) -> None:
+        """An instruction has come from elsewhere, so the task is over, if there is one. Without a usable text
+        the robot comes to rest, task or not; else the plan goes on."""
+        old, task, self.task = self._instruction.text, self.task, None
+        self._instruction.set(text)
+        if not self._instruction.text:
+            self._end_plan(old)
+        if task is not None:
+            task.close(End(Outcome.PREEMPTED, "an instruction by topic or parameter took over"), now_s)
 
     def abandon(self, why: str, now_s: float) -> None:
         """The policy ends: the executor is told to come to rest, and nothing is waited for."""

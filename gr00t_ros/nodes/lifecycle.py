@@ -32,6 +32,10 @@ from gr00t_ros.nodes.plain import refuse_arguments, run_ros
 DIAGNOSTICS_PERIOD_S = 1.0
 # How long a call into rclpy may keep Python's signal handlers waiting.
 SPIN_PERIOD_S = 0.2
+# For how long a node that ends still answers those who wait for it, and how many callbacks an answer that is
+# ready takes at most to go out: timers may come between.
+ANSWER_S = 1.0
+ANSWER_SPINS = 20
 
 AUTOSTART = ParameterSpec(
     "autostart", False, "configure and activate the node by itself after the start", read_only=True
@@ -82,6 +86,11 @@ class ManagedNode(LifecycleNode):
 
     def cleanup(self) -> None:
         """Releases what configure made, however much of it there is."""
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for an answer that ``close`` has made ready and only spinning sends."""
+        return False
 
     def diagnose(self) -> tuple[bytes, str, Mapping[str, Any]]:
         """Level (of DiagnosticStatus), one sentence, and values."""
@@ -234,9 +243,20 @@ def run(make: Callable[[], ManagedNode], argv: list[str] | None, description: st
         if node is None or node.in_transition:
             raise KeyboardInterrupt
 
+    def answer(node: ManagedNode, executor: SingleThreadedExecutor) -> None:
+        """A client is told of the end too: nothing that runs after this would tell it."""
+        if not node.awaited:
+            return
+        end = time.monotonic() + ANSWER_S
+        while node.awaited and time.monotonic() < end:
+            executor.spin_once(timeout_sec=0.01)
+        for _ in range(ANSWER_SPINS):
+            executor.spin_once(timeout_sec=0.0)
+
     def body(arguments: list[str]) -> int:
         nonlocal node
         refuse_arguments(arguments)
+        executor: SingleThreadedExecutor | None = None
         try:
             node = make()
             executor = SingleThreadedExecutor()
@@ -249,6 +269,8 @@ def run(make: Callable[[], ManagedNode], argv: list[str] | None, description: st
             if node is not None:
                 node.in_transition = False
                 node.close()
+                if executor is not None:
+                    answer(node, executor)
                 node.destroy_node()
         return 0
 

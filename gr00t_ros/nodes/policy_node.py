@@ -102,6 +102,11 @@ class PolicyNode(ManagedNode):
         self._task_server.destroy()
         super().destroy_node()
 
+    @property
+    def awaited(self) -> bool:
+        """Whether a client of ``run_task`` waits for the result."""
+        return self._task_server.awaited
+
     # Lifecycle.
 
     def configure(self) -> None:
@@ -194,7 +199,7 @@ class PolicyNode(ManagedNode):
         planner.start()
 
     def deactivate(self) -> None:
-        """Ends the session, and its task; no chunk is published after it."""
+        """Ends the session, its task and its plan; no chunk is published after it."""
         tasks, self._tasks = self._tasks, None
         if tasks is not None:
             tasks.abandon("the policy was deactivated", time.monotonic())
@@ -262,17 +267,12 @@ class PolicyNode(ManagedNode):
 
     def _make_tasks(self, instruction: Instruction, planner: Planner) -> Tasks:
         only_tasks = self.parameters["mode"] == TASKS
-
-        def end_plan(text: str) -> None:
-            if self.context.ok():
-                planner.end_plan(text)
-
         tasks = Tasks(
             instruction,
             settings=lambda: Settings(
                 float(self.parameters["still_time"]), float(self.parameters["task_patience"])
             ),
-            end_plan=end_plan,
+            end_plan=planner.end_plan,
             how_to="send a goal to the action run_task" + ("" if only_tasks else " or a new instruction"),
         )
         if only_tasks:
@@ -313,9 +313,11 @@ class PolicyNode(ManagedNode):
             text = "an instruction by topic or parameter is ignored: mode is tasks, send a goal to run_task"
             self.get_logger().warning(text, throttle_duration_sec=60.0)
             return
-        self._instruction.set(text)
-        if self._tasks is not None:
-            self._tasks.supersede(time.monotonic())
+        tasks = self._tasks
+        if tasks is None:
+            self._instruction.set(text)
+        else:
+            tasks.supersede(text, time.monotonic())
             self._task_server.settle()
         if self._planner is not None:
             self._planner.look_again()
@@ -352,10 +354,11 @@ class PolicyNode(ManagedNode):
 
     def _publish_chunk(self, chunk: Chunk) -> None:
         """From the planner's thread; a chunk without steps also from the node's."""
-        if self._chunks is not None:
-            self._chunks.publish(chunk_msg(chunk))
-        if self._tasks is not None and chunk.groups:
-            self._tasks.published(chunk.instruction)
+        chunks, tasks = self._chunks, self._tasks  # once: a deactivation takes them away meanwhile
+        if chunks is not None and self.context.ok():
+            chunks.publish(chunk_msg(chunk))
+        if tasks is not None and chunk.groups:
+            tasks.published(chunk.instruction)
 
     def _publish_status(self) -> None:
         """From the planner's thread at a change, from the node's all the time."""

@@ -106,6 +106,11 @@ class TaskServer:
             self._feed_back(task)
         self.settle()
 
+    @property
+    def awaited(self) -> bool:
+        """Whether a goal that was accepted has no result yet."""
+        return bool(self._waiting)
+
     def settle(self) -> None:
         """Tells the goals whose task has ended."""
         for task, future, _ in self._waiting.values():

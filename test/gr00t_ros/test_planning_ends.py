@@ -57,6 +57,26 @@ def test_a_chunk_that_was_begun_before_the_end_of_the_plan_does_not_follow_it(be
     assert [chunk.horizon for chunk in bench.chunks] == [0]
 
 
+def test_a_chunk_for_a_text_that_was_taken_away_is_not_published(bench: Bench) -> None:
+    bench.instruction.set("go")
+    bench.policy.release.clear()
+    bench.feed()
+    bench.wait(lambda: bench.policy.seen)
+    bench.instruction.set("")
+    bench.policy.release.set()
+    bench.wait(lambda: bench.planner.progress.skipped["the plan was ended"] == 1)
+    assert bench.chunks == []
+
+
+def test_a_planner_that_is_stopped_ends_the_plan_it_made(bench: Bench) -> None:
+    bench.instruction.set("go")
+    bench.feed()
+    bench.wait(lambda: bench.chunks)
+    assert bench.planner.stop()
+    end = bench.chunks[-1]
+    assert (end.horizon, end.instruction, end.sequence) == (0, "go", len(bench.chunks) - 1)
+
+
 def test_a_newer_text_lets_the_chunk_under_way_pass(bench: Bench) -> None:
     bench.instruction.set("one")
     bench.policy.release.clear()

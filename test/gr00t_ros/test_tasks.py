@@ -49,7 +49,7 @@ class Bench:
 
     def end_plan(self, text: str) -> None:
         # Whatever is planned from here on is for a text that is asked for.
-        assert self.instruction.text != text
+        assert self.instruction.text != text or not text
         self.ends.append(text)
 
     def begin(self, text: str = "go", time_limit_s: float = 0.0) -> Task:
@@ -148,12 +148,20 @@ def test_an_instruction_from_elsewhere_takes_over(text: str, ends: list[str]) ->
     bench = Bench()
     task = bench.begin()
     bench.step(0.5)
-    bench.instruction.set(text)
-    bench.tasks.supersede(bench.now_s)
+    bench.tasks.supersede(text, bench.now_s)
     assert task.end is not None
     assert task.end.outcome == Outcome.PREEMPTED
     assert bench.ends == ends
     assert bench.instruction.current.idle == ""
+
+
+@pytest.mark.parametrize(("text", "ends"), [("come back", []), ("", ["go"]), ("x" * 5000, ["go"])])
+def test_without_a_task_too_an_unusable_instruction_ends_the_plan(text: str, ends: list[str]) -> None:
+    bench = Bench()
+    bench.instruction.set("go")
+    bench.tasks.supersede(text, bench.now_s)
+    assert bench.ends == ends
+    assert (bench.instruction.text == "") == bool(ends)
 
 
 def test_the_time_limit_counts_from_the_goal_also_without_chunks() -> None:
@@ -294,11 +302,9 @@ def test_every_task_ends_once_and_the_executor_is_told_unless_another_takes_over
         elif action == "cancel" and begun:
             bench.tasks.cancel(begun[-1], bench.now_s)
         elif action == "supersede":
-            bench.instruction.set("elsewhere")
-            bench.tasks.supersede(bench.now_s)
+            bench.tasks.supersede("elsewhere", bench.now_s)
         elif action == "quiet":
-            bench.instruction.set("")
-            bench.tasks.supersede(bench.now_s)
+            bench.tasks.supersede("", bench.now_s)
         elif action in moments:
             bench.step(0.2, moments[action])
         for number, task in enumerate(begun):
@@ -311,7 +317,8 @@ def test_every_task_ends_once_and_the_executor_is_told_unless_another_takes_over
         assert text in ("", "elsewhere") or (running and running[0].goal.instruction == text)
         if running:
             assert (text == running[0].goal.instruction) == (running[0].end is None)
-    assert len(bench.ends) == len(set(bench.ends))
+    of_tasks = [text for text in bench.ends if text.startswith("task")]
+    assert len(of_tasks) == len(set(of_tasks))
     for task in begun:
         if task.end is not None and task.end.outcome != Outcome.PREEMPTED:
             assert task.goal.instruction in bench.ends

@@ -232,6 +232,7 @@ def test_an_unusable_instruction_is_one_line_and_no_chunk(bench: Bench, text: st
     assert word in lines[0]
     assert len(lines[0]) < 400
     assert bench.dry()
+    assert (bench.chunks[-1].horizon, bench.chunks[-1].instruction) == (0, TASK), "the robot comes to rest"
     bench.until(WAITING, word)
     assert bench.status[-1].instruction == ""
     bench.graph.node.destroy_publisher(publisher)
@@ -259,6 +260,7 @@ def test_a_new_activation_is_a_new_session_that_hears_latched_instructions(bench
     old = bench.more()
     assert bench.node.change("deactivate")
     assert bench.dry()
+    assert bench.chunks[-1].horizon == 0, "the robot comes to rest"
     bench.until(INACTIVE)
     assert bench.node.set(instruction="") == []
     latched = bench.say("stack the cups", latched=True, heard_by=0)

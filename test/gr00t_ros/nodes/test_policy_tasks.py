@@ -330,7 +330,11 @@ def test_in_the_continuous_mode_a_goal_is_one_more_source_of_instructions(bench:
 def test_it_ends_in_order_with_a_task_under_way(running: PolicyBench) -> None:
     running.robot.restore()
     running.freeze()
-    running.client.send("wave")
+    goal = running.client.send("wave")
     running.until_chunk("wave")
     assert running.node.process.stop() == 0, running.node.process.output
+    status, result = goal.result()
+    assert status == ABORTED
+    assert result.outcome == result.FAULT
+    assert running.ended_plan("wave")
     assert running.node.since(0, "Traceback|Exception") == []
