@@ -111,9 +111,9 @@ def ensemble(
 def follow(pieces: Sequence[Piece], rules: int, times: Times) -> tuple[Values, Values]:
     """Positions and velocities [K, D] at ``times``, at all of which ``pieces[rules]`` is the last that has
     begun."""
-    # Nothing before a piece counts once all of these times are past its hand-over.
+    # Nothing before a piece counts once all of these times are past its hand-over, or where it has none.
     first, earliest = rules, int(times[0])
-    while first > 0 and pieces[first].until_ns > earliest:
+    while first > 0 and pieces[first].until_ns > max(earliest, pieces[first].begin_ns):
         first -= 1
     known: dict[Curve, tuple[Values, Values]] = {}
     position, velocity = pieces[first].at(times, known)

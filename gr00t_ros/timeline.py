@@ -168,7 +168,9 @@ class Timeline:
         if kept:
             chunk = _facing(chunk, kept[-1].chunk, start_ns)
         piece = self._piece(chunk, start_ns, kept[-1] if kept else None)
-        kept.append(replace(piece, ending_ns=self._ending_ns(chunk)))
+        # A plan that is shorter is slowed down from its beginning on: before it there is nothing of it.
+        ending_ns = min(self._ending_ns(chunk), max(piece.end_ns - piece.begin_ns, 0))
+        kept.append(replace(piece, ending_ns=ending_ns))
         self._pieces = tuple(_not_done(kept, now_ns))
 
     def _piece(self, chunk: Chunk, begin_ns: int, before: Piece | None) -> Piece:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gr00t_ros.chunk import Chunk
@@ -144,6 +144,46 @@ def test_the_target_is_finite_between_the_plans_moves_as_it_says_and_is_told(
     """And, unless chunks replace each other, goes on from where it is whenever one is accepted."""
     line = Timeline(6, merge=merge, interpolation=interpolation)
     Checked(line, interpolation, jumps=merge == "replace").feed(stream)
+
+
+SHORT = st.lists(
+    st.tuples(
+        st.sampled_from([1, 18, 30, 100]),  # ms until it comes
+        st.integers(-160, 60),  # ms from then to its start
+        st.sampled_from([4, 8]) | st.integers(1, 8),  # steps
+    ),
+    min_size=2,
+    max_size=5,
+)
+
+
+@settings(max_examples=20, deadline=None)
+@given(stream=SHORT)
+@example(stream=[(20, -94, 4), (30, 39, 4)])
+@example(stream=[(18, -101, 8), (50, 30, 4)])
+@pytest.mark.parametrize("merge", MERGES)
+def test_short_chunks_with_gaps_are_slowed_down_without_leaving_what_they_plan(
+    merge: str, stream: list[tuple[int, int, int]]
+) -> None:
+    """A chunk that nothing hands over to may be shorter than the way on which it should be braked."""
+    line = Timeline(8, merge=merge, accelerations={"arm": np.full(2, 4.0)})
+    now, values, tops = T0, 0, [0.0]
+    for wait_ms, ahead_ms, steps in stream:
+        now, start = now + wait_ms * MS, now + (wait_ms + ahead_ms) * MS
+        if start + (steps - 1) * STEP_NS < now:
+            continue  # refused before it reaches a timeline
+        values += 1
+        tops.append(0.1 * (values % 3) * steps)
+        way = np.repeat(np.arange(1, steps + 1)[:, None] * (0.1 * (values % 3)), 2, axis=1)
+        line.add(small_chunk(way, start_ns=start, t_obs_ns=min(start, now), sequence=values), now)
+        for later in range(0, 600 * MS, 23 * MS):
+            window = line.window(now + later + np.arange(6) * 20 * MS)
+            if window.status not in ("active", "ended"):
+                continue
+            assert np.isfinite(window.velocities["arm"]).all()
+            assert (window.values["arm"] >= -1e-9).all()
+            assert (window.values["arm"] <= max(tops) + 1e-9).all()
+            assert ((window.pace >= 0.0) & (window.pace <= 1.0)).all()
 
 
 @settings(max_examples=25, deadline=None)
