@@ -28,7 +28,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gr00t_ros.chunk import Chunk, check_chunk
+from gr00t_ros.chunk import Chunk, check_chunk, not_finite
 from gr00t_ros.clockwatch import ClockWatch
 from gr00t_ros.commands import GroupCommand
 from gr00t_ros.errors import ChunkRefused, MessageError, UnsafeCommand
@@ -106,6 +106,7 @@ class Execution:
         self._silent = False  # the hold is over: nothing is sent until the next motion
         self.problem = ""  # what was wrong with ROS time or the measured joints in the last period
         self._fresh = True  # the plan was not followed in the last period
+        self._anew = False  # nothing has moved since ``start``
         self._pace = 1.0  # at which it was followed then
         self._behind = False  # the robot was not on the plan then
         self._settle_until_ns = 0
@@ -127,7 +128,7 @@ class Execution:
         policy that computes them cannot be trusted with the next chunk.
         """
         try:
-            text = _not_finite(chunk)
+            text = not_finite(chunk)
             if text:
                 if self.state != State.STOPPED and self.robot.executor.violations.not_finite == STOP:
                     self.stop(text)
@@ -200,12 +201,14 @@ class Execution:
         self._hold_until_ns, self._braked = None, False
 
     def start(self) -> None:
-        """Ends a stop. Nothing old is executed: a chunk that arrives from now on is the first."""
+        """Ends a stop. Nothing old is executed: a chunk that arrives from now on is the first, and what
+        stands begins where it is measured."""
         if self.state == State.STOPPED:
             self.state, self.reason = State.WAITING, "started, no chunk yet"
-            # A velocity that is being braked runs on when nothing more is said: zero is the last word.
-            if not self.moving:
+            # What is being braked runs on when nothing more is said, and so does what no period has braked.
+            if self._hold_until_ns is not None and not self.moving:
                 self._fall_silent()
+            self._fresh = self._anew = True
             self._drop(self.reason)
             self.accepted = None
 
@@ -247,20 +250,21 @@ class Execution:
         """The commands of this period, possibly none. ``now_ns`` is ROS time, ``mono_ns`` monotonic time,
         ``faults`` are what the watchdogs report now; the gravest decides, the first of several."""
         self._marks.take(self._silent)
+        self._anew = self._anew and self._fresh
         dt, untrusted = self._elapse(now_ns, mono_ns)
         problem, reaction = self._problem(untrusted, now_ns, mono_ns)
         self.problem = problem
         fault = max(faults, key=lambda found: found.reaction, default=None)
-        if fault is not None and fault.reaction == Reaction.LATCH and self.state != State.STOPPED:
-            self.stop(fault.reason)
+        if self.state != State.STOPPED:
+            if fault is not None and fault.reaction == Reaction.LATCH:
+                self.stop(fault.reason)
+            elif problem and reaction == Reaction.LATCH and self._sending:
+                self.stop(problem)  # also where a lesser fault has ended the motion already
         if self.state == State.STOPPED:
             return self._hold(now_ns, mono_ns, dt, brake=True)
         if fault is not None and fault.reaction == Reaction.STOP:
             self._drop(f"no chunk since: {fault.reason}")
             return self._suspend(fault.reason, now_ns, mono_ns, dt, brake=True)
-        if problem and reaction == Reaction.LATCH and not self._fresh:
-            self.stop(problem)
-            return self._hold(now_ns, mono_ns, dt, brake=True)
         if problem:
             return self._suspend(problem, now_ns, mono_ns, dt, brake=True)
         if fault is not None:
@@ -322,6 +326,11 @@ class Execution:
         return any(motion.moving for motion in self._motions)
 
     @property
+    def _sending(self) -> bool:
+        """Whether there is a motion or a hold that is not over."""
+        return not self._silent and any(motion.begun for motion in self._motions)
+
+    @property
     def clips(self) -> dict[str, int]:
         """Joint values that were brought back inside a limit, by kind of limit."""
         return dict(self._filter.counters)
@@ -333,6 +342,8 @@ class Execution:
         # Where a newer plan ends the slowing down of an older one, the robot is behind both.
         if self._fresh or window.pace[0] > self._pace:
             for motion in self._motions:
+                if self._anew:
+                    motion.anew(now_ns)
                 motion.resume(window, positions, now_ns)
         made = [motion.follow(window, positions, now_ns, dt) for motion in self._motions]
         for motion, move in zip(self._motions, made, strict=True):
@@ -361,14 +372,15 @@ class Execution:
         by itself: at the plan's last step, when the plan has ended.
         """
         self._fresh = True
-        begun = [motion for motion in self._motions if motion.begun]
-        if self._silent or not begun:
+        if not self._sending:
             return ()
+        begun = [motion for motion in self._motions if motion.begun]
         if self._hold_until_ns is None or self.moving:
             self._hold_until_ns = mono_ns + round(self._hold_s * 1e9)
         elif mono_ns > self._hold_until_ns:
             self._fall_silent()
             return ()
+        brake = brake or self._anew  # the stop before the start, where no period has seen it
         # Once: braking anew every period would end later and later.
         again, self._braked = brake and not self._braked, self._braked or brake
         self.counters.commands_sent += len(begun)
@@ -378,24 +390,10 @@ class Execution:
         """From here on others may move the robot."""
         if not self._silent:
             self._silent = True
-            positions = self._measured.known
             for motion in self._motions:
-                motion.leave(positions)
+                motion.leave(self._measured.known)
 
 
 def _clock_watch(robot: RobotConfig) -> ClockWatch:
     bound_s = robot.executor.watchdogs.clock.after
     return ClockWatch(bound_s, bound_s)
-
-
-def _not_finite(chunk: Chunk) -> str:
-    """An empty text, or a sentence about the first value that is no number."""
-    for group in chunk.groups:
-        if not np.isfinite(group.values).all():
-            step, column = np.argwhere(~np.isfinite(group.values))[0]
-            name = group.names[column] if column < len(group.names) else f"column {column}"
-            return (
-                f"the chunk holds values that are not finite: action.{group.key}, {name} is "
-                f"{group.values[step, column]} in step {step}"
-            )
-    return ""

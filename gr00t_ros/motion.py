@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from gr00t_ros.merging import smooth_step
 from gr00t_ros.robot import RobotConfig
-from gr00t_ros.robot_types import ActionGroupConfig
+from gr00t_ros.robot_types import SCALAR, ActionGroupConfig
 from gr00t_ros.safety import SafetyFilter
 from gr00t_ros.timeline import Window
 
@@ -107,6 +107,12 @@ class JointMotion(ABC):
         if all(joint in measured for joint in self.joints):
             self._left = self._positions(measured)
         else:
+            self.forget()
+
+    def anew(self, now_ns: int) -> None:
+        """After ``executor/start``; see ``motion_types.Motion``. A gripper that begins where it is measured
+        would let go of what it holds."""
+        if self.begun and self.group.representation != SCALAR and not self._commanded(now_ns)[1]:
             self.forget()
 
     def resume(self, window: Window, measured: Mapping[str, float], now_ns: int) -> None:

@@ -85,6 +85,11 @@ class PoseMotion:
         else:
             self.forget()
 
+    def anew(self, now_ns: int) -> None:
+        """After ``executor/start`` a pose at rest is taken as it is measured."""
+        if not self.moving:
+            self.forget()
+
     def resume(self, window: Window, measured: Mapping[str, float], now_ns: int) -> None:
         """The plan is gone over to from the last command, or from the measured pose at the first motion and
         where somebody moved it. Raises UnsafeCommand where that is outside the box."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gr00t_ros.commands import GroupCommand, single_point
 from gr00t_ros.motion import JointMotion
 from gr00t_ros.motion_types import Move
+from gr00t_ros.motion_velocity import STANDING_PERIODS
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.robot_types import ActionGroupConfig
 from gr00t_ros.safety import SafetyFilter
@@ -37,6 +38,12 @@ class StreamedMotion(JointMotion):
         super().__init__(group, robot, safety)
         self._zero = np.zeros(group.width)
         self._last: Streamed | None = None
+        self._standing = 0  # periods for which time has stood
+
+    @property
+    def moving(self) -> bool:
+        """Whether the last position was reached in motion: to stop there would be a jump of speed."""
+        return self._last is not None and bool(self._last.velocity.any())
 
     @property
     def begun(self) -> bool:
@@ -75,12 +82,15 @@ class StreamedMotion(JointMotion):
 
     def sent(self, move: Move, now_ns: int) -> None:
         """Remembers what is commanded now."""
-        self._last = move.last
+        self._last, self._standing = move.last, 0
         self._done(now_ns)
 
     def hold(self, now_ns: int, dt: float, *, brake: bool) -> GroupCommand:
         """Runs out at the acceleration limit, and keeps its end; without a limit it stands at once."""
         assert self._last is not None
+        self._standing = self._standing + 1 if dt == 0.0 else 0
+        if self._standing > STANDING_PERIODS:  # as the position does that is sent all the while
+            self._stand()
         if dt > 0.0:
             speed = np.maximum(np.abs(self._last.velocity) - self._acceleration * dt, 0.0)
             wanted = self._last.position + np.copysign(speed, self._last.velocity) * dt
@@ -95,7 +105,7 @@ class StreamedMotion(JointMotion):
 
     def _commanded(self, now_ns: int) -> tuple[Values, bool]:
         assert self._last is not None
-        return self._last.position, False
+        return self._last.position, self.moving
 
     def _origin(self, measured: Values, now_ns: int) -> Streamed:
         if self._last is not None:

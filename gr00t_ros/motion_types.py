@@ -71,6 +71,12 @@ class Motion(Protocol):
         """Nothing is sent from here on, and others may move the robot."""
         ...
 
+    def anew(self, now_ns: int) -> None:
+        """``executor/start`` has been called since the last command, and meanwhile anybody may have moved the
+        robot, or its own weight: what is at rest by now is forgotten. A scalar group keeps its hold, and what
+        is under way stays known: it is gone on from."""
+        ...
+
     def resume(self, window: Window, measured: Mapping[str, float], now_ns: int) -> None:
         """The plan is followed from now on, and was not a period ago: go over to it smoothly from what is
         under way, or from where the robot is measured at the first motion and where somebody moved it after

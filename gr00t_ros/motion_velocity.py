@@ -91,6 +91,9 @@ class VelocityMotion:
         """Nothing is sent from here on; it has been told zero."""
         self.forget()
 
+    def anew(self, now_ns: int) -> None:
+        """A velocity begins at zero, or at the one under way, also after ``executor/start``."""
+
     def resume(self, window: Window, measured: Mapping[str, float], now_ns: int) -> None:
         """The plan is gone over to within ``blend_time``, from the velocity under way, or from zero."""
         zero = np.zeros(self.group.width)

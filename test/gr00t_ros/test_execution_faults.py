@@ -116,6 +116,25 @@ def test_lost_joint_states_may_be_latched() -> None:
     assert "stale" in rig.execution.reason
 
 
+@pytest.mark.parametrize("lesser", [HOLD, STOP])
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_latch_counts_also_behind_a_lesser_fault(lesser: Fault, before: int) -> None:
+    """In the same period, and while the lesser one's hold is under way."""
+    latched = WatchdogsConfig(joint_state_age=WatchdogConfig(0.2, Reaction.LATCH))
+    rig = Rig(make(following(watchdogs=latched)))
+    rig.offer(ramp(40))
+    rig.run(0.4)
+    rig.joints_come = False
+    rig.faults = (lesser,)
+    for _ in range(before):
+        rig.period()
+    rig.period(0.3)
+    rig.faults, rig.joints_come = (), True
+    rig.run(0.1)
+    assert rig.execution.state == State.STOPPED
+    assert "stale" in rig.execution.reason
+
+
 def test_an_empty_chunk_ends_the_plan_inside_the_limits() -> None:
     driven = Driven(make())
     driven.offer(ramp(40, 0.09))  # 1.8 rad/s
