@@ -86,14 +86,7 @@ def test_live_chunks_are_the_offline_ones_and_commands_keep_the_limits(
     policy.wait_for("loaded")
     executor.wait_for("configured")
     chunks = graph.collect("/gr00t/action_chunk", ActionChunk, QoSProfile(depth=100))
-    kinds = {
-        "joint_trajectory": JointTrajectory,
-        "float64_multi_array": Float64MultiArray,
-        "joint_state": JointState,
-    }
-    commands = {
-        key: graph.collect(group.topic, kinds[group.interface]) for key, group in robot.action.items()
-    }
+    commands = collect_commands(graph, robot)
 
     replay = processes(
         "gr00t_ros.nodes.replay",
@@ -137,6 +130,8 @@ def test_chunks_join_the_plan_under_way(processes: ProcessStarter, graph: RosGra
     policy.wait_for("loaded")
     executor.wait_for("configured")
     chunks = graph.collect("/gr00t/action_chunk", ActionChunk, QoSProfile(depth=100))
+    # An executor whose commands nobody hears holds, and a plan that is not under way is not joined.
+    collect_commands(graph, robot)
     dataset = write_dataset(tmp_path / "dataset", lengths=(80,))
     replay = processes(
         "gr00t_ros.nodes.replay", str(dataset), "--robot", "so101", "--episode", "0", "--wait", "60"
@@ -193,6 +188,16 @@ class Offline:
 
     def _frames(self, feature: str, row: int) -> Iterator[np.ndarray]:
         return self._episode.frames(feature, row, row + 1)
+
+
+def collect_commands(graph: RosGraph, robot: RobotConfig) -> dict[str, Any]:
+    """All commands from now on, by action key."""
+    kinds = {
+        "joint_trajectory": JointTrajectory,
+        "float64_multi_array": Float64MultiArray,
+        "joint_state": JointState,
+    }
+    return {key: graph.collect(group.topic, kinds[group.interface]) for key, group in robot.action.items()}
 
 
 def check_commands(robot: RobotConfig, commands: dict[str, Any]) -> None:
