@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says at the top of every test run which copy of the package is tested."""
+"""Says at the top of every test run which copy of the package is tested; no example has a deadline."""
 
 import importlib.util
 from pathlib import Path
+
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 def pytest_report_header() -> str:
