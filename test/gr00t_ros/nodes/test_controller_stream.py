@@ -16,7 +16,7 @@ import pytest
 from gr00t_ros.chunk import Chunk, ChunkGroup
 from support_processes import RosGraph
 from support_ros2_control import HUMBLE, JAZZY, JointTrajectoryController, Message, Point
-from support_topics import ARM_COMMANDS, JOINTS, ROBOT, FakeRobot, nanoseconds, so101_node
+from support_topics import ARM_COMMANDS, GRIPPER_COMMANDS, JOINTS, ROBOT, FakeRobot, nanoseconds, so101_node
 
 pytestmark = pytest.mark.ros
 
@@ -59,6 +59,7 @@ def send_chunks(graph: RosGraph, chunks: Any, seconds: float, middle: np.ndarray
 @pytest.fixture(scope="module")
 def sent() -> list[tuple[int, Message]]:
     """What came out and when (ns, the stamps' clock), the executor killed at the end."""
+    from std_msgs.msg import Float64MultiArray
     from trajectory_msgs.msg import JointTrajectory
 
     from gr00t_ros.msg import ActionChunk, ExecutorStatus
@@ -67,6 +68,7 @@ def sent() -> list[tuple[int, Message]]:
     with so101_node("gr00t_ros.nodes.chunk_executor", *arguments) as (process, graph):
         arrived: list[int] = []
         arm = graph.collect(ARM_COMMANDS, JointTrajectory, 1000)
+        graph.collect(GRIPPER_COMMANDS, Float64MultiArray)  # without a listener the executor stops
         status = graph.collect("/gr00t/executor/status", ExecutorStatus, 10)
         chunks = graph.publisher("/gr00t/action_chunk", ActionChunk, 10)
         robot = FakeRobot(graph, cameras=False)
