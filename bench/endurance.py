@@ -9,8 +9,9 @@ topics, and the time stamps of the trajectories themselves. A deadline was misse
 apart than two periods while the executor says that it executes: the later period began after the next one was
 due. The executor must have counted a late period, or a stop, for each. Memory is flat when the median of the
 last fifth of the run exceeds that of the second fifth by at most ``FLAT_MB`` in every process; what is loaded
-at first use comes in the first fifth. Exit code 0: the demo's own verdict is good, memory is flat and no
-missed deadline is unreported.
+at first use comes in the first fifth. The monitor is left out: it collects pictures for its strip, 32 of each
+camera spread over the run. Exit code 0: the demo's own verdict is good, memory is flat and no missed deadline
+is unreported.
 """
 
 from __future__ import annotations
@@ -275,7 +276,11 @@ def main() -> int:
         draw(options.plot, result)
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=1), encoding="utf-8")
-    grown = [name for name, process in result["processes"].items() if not process["growth_mb"] <= FLAT_MB]
+    grown = [
+        name
+        for name, process in result["processes"].items()
+        if name != "demo_monitor" and not process["growth_mb"] <= FLAT_MB
+    ]
     for name in grown:
         print(f"FAILED: the memory of {name} is not flat", file=sys.stderr)
     if result["unreported"]:
