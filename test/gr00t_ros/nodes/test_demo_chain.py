@@ -110,10 +110,7 @@ def test_a_known_chunk_is_played_back_exactly(processes: ProcessStarter, graph: 
         for point in message.points[:-1]:
             due = sent + nanoseconds(point.time_from_start)
             deviation = chunk_deviation(timeline, "arm", message.joint_names, point.positions, due)
-            if deviation is None:
-                continue
-            assert deviation < 0.01, "not even near the chunk's"
-            if joined <= due <= slows:
+            if deviation is not None and joined <= due <= slows:
                 deviations.append(deviation)
     assert len(deviations) > 100
     assert max(deviations) < EXACT_RAD, "commanded points are not the chunk's"
