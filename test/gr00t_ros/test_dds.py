@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,7 +22,8 @@ def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No variable of the machine that runs the tests, and no Fast DDS found."""
     for name in (*WAYS, "AMENT_PREFIX_PATH"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(sys, "prefix", str(tmp_path / "nothing"))
+    # In this module alone: the shipped files are looked for below the real one.
+    monkeypatch.setattr(dds, "sys", SimpleNamespace(prefix=str(tmp_path / "nothing")))
 
 
 def prefix_with(folder: Path, library: str) -> str:

