@@ -44,12 +44,14 @@ def test_the_profile_is_in_use_where_frames_pass(
 ) -> None:
     for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "ROS_LOCALHOST_ONLY"):
         monkeypatch.delenv(name, raising=False)
-    programs = policy_programs({"autostart": "false", "dds_profile": profile})
-    policy, executor = (processes.program(program) for program in programs)
-    for process in (policy, executor):
-        graph.wait_until(lambda process=process: largest_segment(process) > 0, "a participant's segment")
-    assert (largest_segment(policy) >= PROFILE_SEGMENT) == expected, policy.output
+    policy_program, executor_program = policy_programs({"autostart": "false", "dds_profile": profile})
+    # One after the other: a process maps the segments of those that it meets, too.
+    executor = processes.program(executor_program)
+    graph.wait_until(lambda: largest_segment(executor) > 0, "the executor's segment")
     assert largest_segment(executor) < PROFILE_SEGMENT, "frames do not pass the executor"
+    policy = processes.program(policy_program)
+    graph.wait_until(lambda: largest_segment(policy) > 0, "the policy's segment")
+    assert (largest_segment(policy) >= PROFILE_SEGMENT) == expected, policy.output
     for process in (policy, executor):
         assert "Error" not in process.output, process.output
 
