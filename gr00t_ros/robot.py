@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a robot YAML says, typed and checked: one description for the policy, the executor, the recorder and
-the converter.
+"""What a robot YAML says, typed and checked: one description for the policy, the executor, replay and the
+commands.
 
 Everything that touches the robot takes a ``RobotConfig`` and nothing else about it, so that training and
-deployment cannot drift apart. It comes from a file (commands, converter), from a nested mapping (tests) or
+deployment cannot drift apart. It comes from a file (commands), from a nested mapping (tests) or
 from the flat parameters of a ROS node; all three give equal objects. A wrong description is refused with the
 key path, the value found and what was expected.
 """

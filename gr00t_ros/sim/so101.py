@@ -64,7 +64,7 @@ class SimulatedSO101:
             import mujoco
         except ImportError as error:
             raise SimulationError(
-                f"mujoco cannot be imported ({error}): pip install 'gr00t_ros[demo]'"
+                f"mujoco cannot be imported ({error}): pip install '.[demo]' in the clone"
             ) from error
         self._mujoco = mujoco
         self.cameras, self.width, self.height = tuple(cameras), width, height

@@ -30,7 +30,7 @@ from gr00t_model.inference.streamed import Progress
 from gr00t_model.processing import Gr00tProcessor
 from gr00t_model.processing.poses import WIDTHS, matrices_to_rotvecs, rotvecs_to_matrices
 
-# design.md, section 4: the cosine of (action - noise) of every action key, all observations together.
+# The cosine of (action - noise) of every action key, all observations together.
 MIN_COSINE = 0.999
 # In dataset units, where no robot YAML says otherwise; the YAML's own default, in SI, is the same number.
 DEFAULT_MAX_ERROR = 0.03

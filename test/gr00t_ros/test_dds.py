@@ -105,7 +105,7 @@ def test_every_argument_reaches_a_program() -> None:
     values = {"true": "false", "false": "true", "0": "7", "0.0": "3.5", "": "some"}
     plain = policy_programs({})
     for argument in POLICY_ARGUMENTS:
-        if argument.name in ("robot", "dds_profile"):
+        if argument.name in ("robot", "dds_profile", "params_file"):
             continue
         changed = policy_programs({argument.name: values.get(argument.default, "other")})
         assert changed != plain, argument.name

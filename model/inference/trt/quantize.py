@@ -36,7 +36,7 @@ CALIBRATED = ("fp8", "int8", "nvfp4")
 # Compute capabilities: FP8 tensor cores came with Ada (8.9), NVFP4 with Blackwell (10.0); Orin is 8.7.
 SMALLEST_TARGET = {"fp8": 89, "nvfp4": 100, "int8": 72, "bf16": 80}
 MAX_ERROR = 1e-3
-"""1 - cosine of (action - noise): the limit of design.md, which verification applies per action key."""
+"""1 - cosine of (action - noise): the limit that verification applies per action key."""
 # More observations make the search longer, hardly better.
 SEARCH_OBSERVATIONS = 4
 
