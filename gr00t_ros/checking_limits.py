@@ -8,18 +8,17 @@ from collections.abc import Mapping
 from gr00t_ros.findings import Finding, fail, ok, warn
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.robot_types import JointLimits
+from gr00t_ros.safety import MAX_OUTSIDE_S
 from gr00t_ros.urdf import CONTINUOUS, UrdfJoint
 
 # Further apart than this (rad, m, rad/s) two limits differ; less is rounding to the digits of a file.
 SAME = 1e-4
-# A joint may stand this far (rad, m) outside its limits: what an encoder differs by at a mechanical stop.
-STOP_TOLERANCE = 0.01
 
 
 def check_measured(robot: RobotConfig, positions: Mapping[str, float]) -> list[Finding]:
     """Whether the commanded joints stand inside their limits. ``positions`` are finite, in rad or m.
 
-    The first command for a joint outside lies at its limit: the robot would move there at once.
+    The first command for a joint just outside lies at its limit; one further out stops the executor.
     """
     part, findings = "limits", []
     for joint in robot.joints:
@@ -31,7 +30,7 @@ def check_measured(robot: RobotConfig, positions: Mapping[str, float]) -> list[F
             continue
         found = f"{joint} stands at {position:.4g}, {outside:.2g} outside"
         expected = f"{limit.min:g} to {limit.max:g}"
-        if outside > STOP_TOLERANCE:
+        if outside > min(limit.velocity * MAX_OUTSIDE_S, limit.max_tracking_error):
             remedy = "move it inside by hand, or correct limits or calibration"
             findings.append(fail(f"limits.{joint}", found, expected, remedy))
         else:

@@ -49,6 +49,7 @@ MAX_CATCH_UP_PERIODS = 2.0
 MAX_SETTLING_S = 1.0
 # Chunks kept at once: those between which the target goes over, and some that start in the future.
 MAX_CHUNKS = 8
+NONE: frozenset[str] = frozenset()
 
 
 class State(IntEnum):
@@ -105,8 +106,9 @@ class Execution:
         self._measured = Measured(robot, [name for motion in self._motions for name in motion.joints])
         self._silent = False  # the hold is over: nothing is sent until the next motion
         self.problem = ""  # what was wrong with ROS time or the measured joints in the last period
-        self._fresh = True  # the plan was not followed in the last period
-        self._anew = False  # nothing has moved since ``start``
+        self._all = frozenset(motion.group.key for motion in self._motions)
+        self._fresh = self._all  # the groups that did not follow the plan in the last period
+        self._anew: frozenset[str] = NONE  # those that have not moved since ``start``
         self._pace = 1.0  # at which it was followed then
         self._behind = False  # the robot was not on the plan then
         self._settle_until_ns = 0
@@ -208,7 +210,7 @@ class Execution:
             # What is being braked runs on when nothing more is said, and so does what no period has braked.
             if self._hold_until_ns is not None and not self.moving:
                 self._fall_silent()
-            self._fresh = self._anew = True
+            self._fresh = self._anew = self._all
             self._drop(self.reason)
             self.accepted = None
 
@@ -223,7 +225,7 @@ class Execution:
         self._drop(reason)
         self.accepted = None
         self._measured.clear()
-        self._fresh = True
+        self._fresh = self._all
         for motion in self._motions:
             motion.forget()
         self._marks.clear()
@@ -236,12 +238,12 @@ class Execution:
         for motion in self._motions:
             if motion.group.key in keys and motion.begun:
                 motion.forget()
-                self._fresh = True
 
     def unsent(self, keys: Collection[str]) -> None:
         """What the last step made for these action groups was not sent: they go on from what was before."""
         self._silent = self._silent or self._marks.back(keys)
-        self._fresh, self._braked, self._hold_until_ns = True, False, None
+        self._fresh |= frozenset(keys)
+        self._braked, self._hold_until_ns = False, None
         self.counters.commands_sent -= len(keys)
 
     # What goes out.
@@ -249,9 +251,9 @@ class Execution:
     def step(self, now_ns: int, mono_ns: int, faults: Sequence[Fault] = ()) -> tuple[GroupCommand, ...]:
         """The commands of this period, possibly none. ``now_ns`` is ROS time, ``mono_ns`` monotonic time,
         ``faults`` are what the watchdogs report now; the gravest decides, the first of several."""
-        self._marks.take(self._silent)
-        self._anew = self._anew and self._fresh
+        self._anew &= self._fresh
         dt, untrusted = self._elapse(now_ns, mono_ns)
+        self._marks.take(self._silent)
         problem, reaction = self._problem(untrusted, now_ns, mono_ns)
         self.problem = problem
         fault = max(faults, key=lambda found: found.reaction, default=None)
@@ -340,15 +342,17 @@ class Execution:
         it is kept."""
         positions = self._measured.known
         # Where a newer plan ends the slowing down of an older one, the robot is behind both.
-        if self._fresh or window.pace[0] > self._pace:
-            for motion in self._motions:
-                if self._anew:
-                    motion.anew(now_ns)
+        resumed = self._all if window.pace[0] > self._pace else self._fresh
+        for motion in self._motions:
+            key = motion.group.key
+            if key in self._anew:
+                motion.anew(now_ns)
+            if key in resumed or not motion.begun:
                 motion.resume(window, positions, now_ns)
         made = [motion.follow(window, positions, now_ns, dt) for motion in self._motions]
         for motion, move in zip(self._motions, made, strict=True):
             motion.sent(move, now_ns)
-        self._silent = self._fresh = False
+        self._silent, self._fresh = False, NONE
         self._pace = window.pace[0]
         self._behind = any(move.clipped or move.behind for move in made)
         self.counters.commands_clipped += any(move.clipped for move in made)
@@ -371,7 +375,7 @@ class Execution:
         ``brake`` ends it as soon as the limits allow, without it a trajectory ends where it would have ended
         by itself: at the plan's last step, when the plan has ended.
         """
-        self._fresh = True
+        self._fresh = self._all
         if not self._sending:
             return ()
         begun = [motion for motion in self._motions if motion.begun]
@@ -380,7 +384,7 @@ class Execution:
         elif mono_ns > self._hold_until_ns:
             self._fall_silent()
             return ()
-        brake = brake or self._anew  # the stop before the start, where no period has seen it
+        brake = brake or bool(self._anew)  # the stop before the start, where no period has seen it
         # Once: braking anew every period would end later and later.
         again, self._braked = brake and not self._braked, self._braked or brake
         self.counters.commands_sent += len(begun)

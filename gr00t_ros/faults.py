@@ -18,7 +18,8 @@ class Reaction(IntEnum):
 
     HOLD: no new motion, what is under way ends where it would have ended by itself. Goes on once the fault is
     over. STOP: the plan is dropped and the joints are braked as fast as their limits allow. Goes on with the
-    next chunk once the fault is over. LATCH: as STOP, and stopped until ``executor/start``.
+    next chunk once the fault is over (joints that were not measured for a while keep their plan). LATCH: as
+    STOP, and stopped until ``executor/start``.
     """
 
     HOLD = 0

@@ -33,6 +33,9 @@ MOVING_POINTS = 5
 # A joint that has moved by less (rad, m) since the last command was sent has not been moved by anybody: ten
 # times the resolution of a hobby servo (2 pi / 4096), and little enough to begin with.
 STOOD_STILL = 0.015
+# A joint that is further (rad, m) from its command when a motion begins was not held there: a motor without
+# power, an arm that sagged. Less is what a soft servo differs by under load.
+HELD = 0.1
 # To go over to a plan that is d away and moves at v takes, in the time T, at most 5.8 d / T^2 + 4.6 v / T of
 # acceleration and 1.9 d / T + 1.5 v of speed: the extremes of smooth_step's derivatives, and of s times it.
 # This share of the limits is for that, the rest for the plan's own motion.
@@ -64,7 +67,9 @@ class JointMotion(ABC):
         self._acceleration = np.array([limit.acceleration or np.inf for limit in limits])
         self._bounded = np.isfinite(self._acceleration)
         self._brake = np.where(self._bounded, self._acceleration, 1.0)  # a number to count with
-        self._tracking = np.array([limit.max_tracking_error for limit in limits])
+        tracking = np.array([limit.max_tracking_error for limit in limits])
+        # How far a joint may stand from a command that is begun at; a gripper holds an object with that.
+        self._followed = tracking if group.representation == SCALAR else np.minimum(tracking, HELD)
         self._filter = safety
         self._blend_s = robot.executor.blend_time
         self._approach: Approach | None = None
@@ -126,7 +131,7 @@ class JointMotion(ABC):
         if self.begun and self._left is not None:
             command, moves = self._commanded(now_ns)
             stood = moves or (np.abs(position - self._left) <= STOOD_STILL).all()
-            if not stood or (np.abs(position - command) > self._tracking).any():
+            if not stood or (np.abs(position - command) > self._followed).any():
                 self.forget()
         origin = self._origin(position, now_ns)
         start, speed = (rows[0] for rows in self._origin_at(origin, np.zeros(1)))

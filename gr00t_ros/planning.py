@@ -320,11 +320,12 @@ class Planner:
         progress.inference_s = timing["inference_s"]
         progress.decoding_s = timing["decoding_s"]
         progress.total_s = time.monotonic() - began
-        progress.observation_age_s = (self._now_ns() - observation.t_obs_ns) / 1e9
+        progress.observation_age_s = (self._now() - observation.t_obs_ns) / 1e9
         progress.chunks += 1
-        self._cadence.measure(progress.observation_age_s)
-        if self._chunking is not None:
-            self._chunking.measure(progress.observation_age_s)
+        if not self._jumped.is_set():  # else it is no time that has passed
+            self._cadence.measure(progress.observation_age_s)
+            if self._chunking is not None:
+                self._chunking.measure(progress.observation_age_s)
         self._refusals.remove("fault ")
         self._enter(State.RUNNING, self._frozen())
         self._catch_up()
@@ -381,6 +382,7 @@ class Planner:
     def _fault(self, what: str, error: Exception) -> None:
         text = f"{what}: {type(error).__name__}: {one_line(error)}"
         self.progress.skipped[what] += 1
+        self.progress.faults += 1
         self._enter(State.FAULT, text)
         self._refusals.add(f"fault {without_numbers(text)}", text)
 

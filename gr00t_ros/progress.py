@@ -30,6 +30,7 @@ class Progress:
     state: State = State.WAITING
     reason: str = "activated"
     chunks: int = 0
+    faults: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     observation_age_s: float = 0.0
     waiting_s: float = 0.0

@@ -36,6 +36,9 @@ MAX_PERIOD = 0.2
 # Points of a trajectory that are nearer (rad, m) to the plan count as on it: what a spline takes to round the
 # corner of a plan of straight lines is not a violation.
 NEAR = 1e-3
+# What a joint or a tool does in this time (s) at its velocity limit is how far outside its limits it may
+# stand to be led back in: the first command lies inside, and the robot goes there at once.
+MAX_OUTSIDE_S = 0.025
 # A period shorter than this (s) is no period: nothing moves, and no speed is computed from it.
 MIN_PERIOD = 1e-6
 
@@ -249,9 +252,10 @@ class SafetyFilter:
 
     def _first(self, names: tuple[str, ...], measured: Values, limits: GroupLimits) -> Values:
         """Where the first command starts. A joint just outside its limits is led back in; one that is further
-        out than a command may ever be from it cannot be: somebody has to look."""
+        out would jump (``MAX_OUTSIDE_S``): somebody has to look."""
         start = clip(measured, limits.low, limits.high)
-        for i in np.flatnonzero(np.abs(start - measured) > limits.tracking):
+        outside = np.minimum(limits.velocity * MAX_OUTSIDE_S, limits.tracking)
+        for i in np.flatnonzero(np.abs(start - measured) > outside):
             raise UnsafeCommand(
                 f"{names[i]} stands at {measured[i]:.3f}, outside its limits {limits.low[i]:g} to "
                 f"{limits.high[i]:g}: move it inside by hand, or correct the limits in the robot YAML"

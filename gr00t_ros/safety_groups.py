@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from gr00t_ros.errors import UnsafeCommand
 from gr00t_ros.robot_types import ANGULAR_COLUMNS, LINEAR_COLUMNS, JointLimits, PoseLimits, TwistLimits
 from gr00t_ros.rotations import between, multiply, rotvec_to_quaternion
-from gr00t_ros.safety import MAX_PERIOD, MIN_PERIOD, SafetyFilter
+from gr00t_ros.safety import MAX_OUTSIDE_S, MAX_PERIOD, MIN_PERIOD, SafetyFilter
 from gr00t_ros.safety_limits import TOLERANCE, clip, stopping_speed
 
 Values = NDArray[np.float64]
@@ -176,10 +176,11 @@ class PoseSafety:
 
     def first(self, measured: Values) -> PoseState:
         """Where a motion begins: at the measured pose [7], brought into the box. Raises UnsafeCommand where
-        that is further than a command may be from it: somebody has to look."""
+        that would be a jump (``MAX_OUTSIDE_S``): somebody has to look."""
         _refuse_non_finite(self._safety, ("pose",), measured=measured)
         inside = clip(measured[:3], self._low, self._high)
-        if np.linalg.norm(inside - measured[:3]) > self._limits.max_distance:
+        outside = min(self._limits.linear_velocity * MAX_OUTSIDE_S, self._limits.max_distance)
+        if np.linalg.norm(inside - measured[:3]) > outside:
             self._safety.counters["refused"] += 1
             where = ", ".join(f"{x:.3f}" for x in measured[:3])
             raise UnsafeCommand(

@@ -73,7 +73,8 @@ class Settings:
 @dataclass(frozen=True)
 class Seen:
     """The moment that a task is judged by. ``now_s`` is monotonic; ``busy_s`` for how long an inference has
-    been running, 0 between two; ``still_s`` for how long the measured joints have stood still."""
+    been running, 0 between two; ``still_s`` for how long the measured joints have stood still; ``faults``
+    counts the inferences that failed."""
 
     now_s: float
     state: State
@@ -81,6 +82,7 @@ class Seen:
     busy_s: float
     executor: ExecutorReport | None
     still_s: float
+    faults: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Task:
         self.end: End | None = None
         self.ended_s: float | None = None
         self._stopping_s = 0.0
+        self._faults: int | None = None  # those of before
         self._phase = Phase.STARTING
         # Monotonic times since when: no chunk could be made, no chunk was followed, all was well.
         self._dry_s: float | None = None
@@ -151,7 +154,7 @@ class Task:
         now_s, limit_s = seen.now_s, self.goal.time_limit_s
         if 0.0 < limit_s <= now_s - self.began_s:
             return End(Outcome.TIME_LIMIT, f"the time limit of {limit_s:g} s was reached")
-        if seen.state == State.FAULT:
+        if seen.state == State.FAULT and seen.faults != self._faults:
             return End(Outcome.FAULT, seen.reason)
         if seen.busy_s > MAX_INFERENCE_S:
             return End(Outcome.FAULT, f"an inference has been running for {seen.busy_s:.0f} s")
@@ -168,6 +171,7 @@ class Task:
     def _look(self, seen: Seen) -> None:
         """Brings the times and the phase up to date."""
         executor, now_s = seen.executor, seen.now_s
+        self._faults = seen.faults if self._faults is None else self._faults
         planning = seen.state == State.RUNNING or seen.busy_s > 0.0
         heard = executor is not None and not executor.silent(now_s)
         following = heard and executor is not None and executor.executing

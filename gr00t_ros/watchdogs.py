@@ -64,6 +64,8 @@ class Watchdogs:
         }
         self._t_obs_ns = self._arrived_ns = 0
         self._end_ns: int | None = None  # when the newest chunk's plan is over; None while there is none
+        # What was found too old stays so until a newer chunk: near its end the plan would be followed again.
+        self._old = self._overdue = False
         self._heard_ns: int | None = None
         self._listened_ns = dict.fromkeys(
             command_topics, mono_ns + round(GRACE_S * 1e9) - self._subscriber_ns
@@ -75,10 +77,12 @@ class Watchdogs:
         """A chunk was accepted at ``mono_ns``: its camera frame's stamp, and when its last step is due (ROS
         time)."""
         self._t_obs_ns, self._end_ns, self._arrived_ns = t_obs_ns, end_ns, mono_ns
+        self._old = self._overdue = False
 
     def dropped(self) -> None:
         """No chunk is executed any more: stopped, started anew, or the clock jumped."""
         self._end_ns = None
+        self._old = self._overdue = False
 
     def heard(self, mono_ns: int) -> None:
         """The policy gave a sign of life."""
@@ -103,10 +107,12 @@ class Watchdogs:
         if self._heard_ns is not None and mono_ns - self._heard_ns > self._heartbeat_ns:
             faults = _more(faults, self._heartbeat)
         if self._end_ns is not None and now_ns < self._end_ns:
-            if now_ns - self._t_obs_ns > self._observation_ns:
-                faults = _more(faults, self._observation)
-            if mono_ns - self._arrived_ns > self._chunk_ns:
-                faults = _more(faults, self._chunk)
+            self._old = self._old or now_ns - self._t_obs_ns > self._observation_ns
+            self._overdue = self._overdue or mono_ns - self._arrived_ns > self._chunk_ns
+        if self._old:
+            faults = _more(faults, self._observation)
+        if self._overdue:
+            faults = _more(faults, self._chunk)
         if faults is None:
             return NONE
         faults.sort(key=_gravity, reverse=True)

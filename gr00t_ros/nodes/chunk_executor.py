@@ -219,7 +219,7 @@ class ChunkExecutor(ManagedNode):
         if execution is None:  # of an activation before the last configuration
             return
         with self._lock:
-            self._ending = True  # nothing is read any more
+            self._ending = True  # no chunk is taken any more
             execution.end("not active any more")
         end = time.monotonic() + braking_s(execution.robot)
         while execution.moving and loop.alive and time.monotonic() < end:
@@ -317,8 +317,8 @@ class ChunkExecutor(ManagedNode):
         """Reads what came in; the faults of this period."""
         output, inputs = self._output, self._inputs
         assert output is not None
-        if not self._ending and inputs is not None:
-            inputs.read(now_ns, mono_ns)
+        if inputs is not None:
+            inputs.read(now_ns, mono_ns, chunks=not self._ending)
         if not self._dry_run:
             subscribers = output.subscribers()
             watchdogs.counted(subscribers, mono_ns)

@@ -86,8 +86,9 @@ class Inputs:
         for subscription in (self._chunks, self._policy, self._joint_states, *self._poses.values()):
             self._node.destroy_subscription(subscription)
 
-    def read(self, now_ns: int, mono_ns: int) -> None:
-        """Hands on what came in since the last period: at most one chunk, the newest."""
+    def read(self, now_ns: int, mono_ns: int, *, chunks: bool = True) -> None:
+        """Hands on what came in since the last period: at most one chunk, the newest; none without
+        ``chunks``."""
         if mono_ns >= self._listen_ns:
             self._listen_ns = mono_ns + LISTEN_NS
             for _ in take(self._policy, 1):
@@ -99,8 +100,9 @@ class Inputs:
         for topic, subscription in self._poses.items():
             for message in take(subscription, JOINT_STATES_A_PERIOD):
                 self._measure_pose(message, topic, now_ns)
-        for message in take(self._chunks, 1):
-            self._offer(message, now_ns, mono_ns)
+        if chunks:
+            for message in take(self._chunks, 1):
+                self._offer(message, now_ns, mono_ns)
         self._read_ns = now_ns
 
     def _offer(self, message: ActionChunk, now_ns: int, mono_ns: int) -> None:

@@ -350,6 +350,7 @@ class PolicyNode(ManagedNode):
             busy_s=0.0 if since_s is None else now_s - since_s,
             executor=self._executor,
             still_s=self._stillness.still_s(now_s),
+            faults=progress.faults,
         )
 
     def _publish_chunk(self, chunk: Chunk) -> None:

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gr00t_ros.checking_limits import STOP_TOLERANCE, check_measured, check_urdf
+from gr00t_ros.checking_limits import check_measured, check_urdf
+from gr00t_ros.errors import UnsafeCommand
 from gr00t_ros.findings import Level, worst
 from gr00t_ros.robot import RobotConfig
+from gr00t_ros.safety import SafetyFilter
 from gr00t_ros.urdf import UrdfJoint, read_urdf
 from support_robots import shipped, small_config, small_robot
 
@@ -73,13 +75,18 @@ def test_a_yaml_looser_than_the_urdf_is_always_told(low: float, high: float, vel
 
 
 @given(st.floats(-3.0, 3.0))
-def test_a_joint_outside_its_limits_fails(position: float) -> None:
+def test_a_joint_outside_its_limits_fails_where_the_executor_would_stop(position: float) -> None:
     findings = check_measured(ROBOT, {"shoulder": 0.0, "elbow": position, "gripper": 0.0})
     outside = max(-1.0 - position, position - 2.0)
     if outside <= 0.0:
         assert [f.level for f in findings] == [Level.OK]
     else:
-        assert [f.level for f in findings] == [Level.FAIL if outside > STOP_TOLERANCE else Level.WARN]
+        try:
+            SafetyFilter(ROBOT).apply(("elbow",), [0.0], None, [position], 0.02)
+            expected = Level.WARN
+        except UnsafeCommand:
+            expected = Level.FAIL
+        assert [f.level for f in findings] == [expected]
         assert findings[0].part == "limits.elbow"
 
 

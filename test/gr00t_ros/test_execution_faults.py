@@ -11,7 +11,8 @@ from gr00t_ros.errors import ChunkRefused
 from gr00t_ros.execution import State
 from gr00t_ros.faults import Fault, Reaction
 from gr00t_ros.robot_types import WatchdogConfig, WatchdogsConfig
-from support_execution import ARM, ROBOT, Driven, Rig, following, make, of, ramp
+from gr00t_ros.watchdogs import Watchdogs
+from support_execution import ARM, PERIOD_S, ROBOT, Driven, Rig, chunk, following, make, of, ramp
 
 HOLD = Fault("the policy is silent", Reaction.HOLD)
 STOP = Fault("nobody follows", Reaction.STOP)
@@ -159,3 +160,23 @@ def test_an_empty_chunk_that_is_not_newer_ends_nothing(rig: Rig) -> None:
         end(rig, 5, session=0)
     rig.period()
     assert rig.execution.state == State.EXECUTING
+
+
+def test_a_robot_that_was_held_for_an_old_observation_stays_held_to_the_end_of_its_plan_and_beyond() -> None:
+    rig = Driven(make())
+    dogs = Watchdogs(ROBOT.executor, (), rig.mono_ns)
+    rig.run(0.1)
+    plan = chunk(rig.now_ns, ramp(100, 0.01))  # 5 s, and it moves at its end
+    rig.execution.offer(plan, rig.now_ns)
+    dogs.accepted(plan.t_obs_ns, plan.end_ns, rig.mono_ns)
+    held = None
+    for _ in range(350):
+        next_ns = round(PERIOD_S * 1e9)
+        rig.faults = dogs.check(rig.now_ns + next_ns, rig.mono_ns + next_ns, 0)
+        rig.period()
+        if held is None and rig.faults:
+            rig.run(0.3)
+            held = rig.positions["shoulder_pan"]
+            assert held == pytest.approx(0.6, abs=0.05)
+    assert rig.positions["shoulder_pan"] == held
+    assert rig.execution.state == State.HOLDING

@@ -327,3 +327,27 @@ def test_a_steady_turn_across_chunks_has_no_rush() -> None:
             rates.append(float(np.linalg.norm(between(before[3:], rig.tool[3:]))) / DT)
     assert max(rates[40:]) < 1.05
     assert min(rates[40:]) > 0.95
+
+
+@pytest.mark.parametrize("trouble", ["nobody hears the tool", "the tool's commands are late"])
+def test_a_velocity_follows_its_plan_whatever_becomes_of_another_groups_commands(trouble: str) -> None:
+    rig = Rig()
+    rig.step()
+    plan = rig.chunk(steps=60, way=(0.0, 0.0, 0.0), turn=(0.0, 0.0, 0.0))
+    base = np.zeros((60, 2))
+    base[:16, 0] = 0.4  # m/s for 0.8 s, then it is to stand
+    groups = tuple(replace(g, values=base) if g.key == "base" else g for g in plan.groups)
+    rig.execution.offer(replace(plan, groups=groups), rig.now_ns)
+    rig.step(30)
+    assert rig.velocity["base"][0] == pytest.approx(0.4)
+    for _ in range(40):
+        if trouble == "nobody hears the tool":
+            rig.execution.unheard(["tool"])
+            rig.step()
+            rig.last = None
+        else:
+            rig.step()
+            rig.execution.unsent(["tool"])
+            rig.tool = rig.last[0] if rig.last else rig.tool
+    assert rig.execution.state == State.EXECUTING
+    np.testing.assert_allclose(rig.velocity["base"], 0.0, atol=1e-9)

@@ -161,3 +161,22 @@ def test_stop_and_start_within_one_period_still_stop_a_trajectory(later: bool) -
         driven.run(0.3)
         stands.append(driven.arm.sample(driven.now_ns))
     np.testing.assert_allclose(stands[1], stands[0], atol=1e-9)
+
+
+@pytest.mark.parametrize(("away", "begins_at"), [(SAGGED, -SAGGED), (0.05, 0.0)])
+def test_after_a_silence_an_arm_that_was_not_held_begins_where_it_is_measured(
+    away: float, begins_at: float
+) -> None:
+    """Its motors lost power while the last position was sent. A soft servo under load is another matter:
+    taking its own error for its place would let it sag by that once more."""
+    rig = Rig(make())
+    rig.period()
+    rig.offer(np.zeros((10, 5)))
+    rig.run(0.6)
+    rig.follow = False
+    rig.positions |= dict.fromkeys(ARM.joints, -away)
+    rig.run(3.0)
+    assert rig.period() == ()
+    rig.offer(np.zeros((40, 5)), sequence=1)
+    first = of(rig.period(), "arm").positions[0]
+    np.testing.assert_allclose(first, begins_at, atol=0.01)

@@ -11,7 +11,7 @@ import pytest
 from gr00t_ros.chunk import ChunkGroup
 from gr00t_ros.execution import Execution
 from gr00t_ros.robot_types import FLOAT64_MULTI_ARRAY, JOINT_VELOCITY, ActionGroupConfig, JointLimits
-from support_execution import ROBOT, Rig, chunk, make, of, ramp
+from support_execution import PERIOD_S, ROBOT, Rig, chunk, make, of, ramp
 
 BOTH = ("arm", "gripper")
 
@@ -104,3 +104,19 @@ def test_what_began_anew_since_is_not_brought_back() -> None:
     rig.execution.reset("test")
     rig.execution.unsent(BOTH)
     assert rig.run(0.2) == [()] * 10
+
+
+@pytest.mark.parametrize("jump_s", [-10.0, 10.0])
+def test_what_was_not_sent_in_the_period_of_a_clock_jump_goes_on_after_it(jump_s: float) -> None:
+    """A jump changes the date of what is under way, sent or not."""
+    rig = moving()
+    rig.period()
+    under_way = rig.execution._motions[0]._last.at  # type: ignore[attr-defined]
+    at_ns = rig.now_ns
+    rig.now_ns += round(jump_s * 1e9)
+    assert rig.period()
+    rig.execution.unsent(BOTH)
+    position, velocity = begin(rig)
+    expected = under_way(at_ns + 2 * round(PERIOD_S * 1e9))
+    np.testing.assert_allclose(position, expected[0], atol=1e-9)
+    np.testing.assert_allclose(velocity, expected[1], atol=1e-9)

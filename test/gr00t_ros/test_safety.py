@@ -76,14 +76,17 @@ def test_the_first_command_starts_where_the_robot_is() -> None:
     np.testing.assert_allclose(result.values, [0.84, 0.92])
 
 
-def test_a_joint_just_outside_its_limits_is_led_back_and_one_far_outside_is_not_moved() -> None:
+def test_a_joint_just_outside_its_limits_is_led_back_and_one_further_outside_is_not_moved() -> None:
+    """The first command lies inside: at 1 rad/s the elbow may be 0.025 rad away from it."""
     f = SafetyFilter(ROBOT)
-    assert f.apply(ARM, [0.0, 0.0], None, [0.0, -1.2], DT).values[1] >= -1.0
+    assert f.apply(ARM, [0.0, 0.0], None, [0.0, -1.024], DT).values[1] >= -1.0
+    with pytest.raises(UnsafeCommand, match=r"elbow stands at -1\.026"):
+        f.apply(ARM, [0.0, 0.0], None, [0.0, -1.026], DT)
     with pytest.raises(
         UnsafeCommand, match=r"elbow stands at -1.400, outside its limits -1 to 2: move it inside"
     ):
         f.apply(ARM, [0.0, 0.0], None, [0.0, -1.4], DT)
-    assert f.counters["refused"] == 1
+    assert f.counters["refused"] == 2
 
 
 @pytest.mark.parametrize(

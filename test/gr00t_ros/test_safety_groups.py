@@ -202,8 +202,10 @@ def test_a_pose_is_pulled_to_the_measured_one_and_into_the_box() -> None:
 def test_what_stands_far_outside_or_is_no_number_is_refused() -> None:
     filter_ = safety()
     limits = PoseSafety("tool", BOX, filter_)
-    inside = limits.first(np.array([0.35, 0.0, 0.2, 0.0, 0.0, 0.0, 1.0]))
-    assert inside.position[0] == 0.3, "just outside: led back in"
+    inside = limits.first(np.array([0.312, 0.0, 0.2, 0.0, 0.0, 0.0, 1.0]))
+    assert inside.position[0] == 0.3, "just outside (25 ms at 0.5 m/s): led back in"
+    with pytest.raises(UnsafeCommand, match=r"tool stands at 0\.313"):
+        limits.first(np.array([0.313, 0.0, 0.2, 0.0, 0.0, 0.0, 1.0]))
     with pytest.raises(UnsafeCommand, match=r"tool stands at 0\.900, 0\.000, 0\.200 m, outside its box"):
         limits.first(np.array([0.9, 0.0, 0.2, 0.0, 0.0, 0.0, 1.0]))
     with pytest.raises(UnsafeCommand, match="target"):
@@ -212,4 +214,4 @@ def test_what_stands_far_outside_or_is_no_number_is_refused() -> None:
         joint_limits(filter_).apply(
             np.zeros(2), np.zeros(2), DT, np.array([math.inf, 0.0]), (NOTHING, NOTHING)
         )
-    assert filter_.counters["refused"] == 3
+    assert filter_.counters["refused"] == 4

@@ -202,7 +202,9 @@ def test_without_a_time_for_it_standing_still_ends_nothing() -> None:
 
 
 FAULTS = [
-    pytest.param(replace(WELL, state=State.FAULT, reason="it failed"), "it failed", 0.0, id="fault"),
+    pytest.param(
+        replace(WELL, state=State.FAULT, reason="it failed", faults=1), "it failed", 0.0, id="fault"
+    ),
     pytest.param(replace(WELL, state=State.WAITING, reason="no camera"), "no camera", 2.0, id="waiting"),
     pytest.param(replace(WELL, executor=STOPPED), "executor/stop", 2.0, id="stopped"),
     pytest.param(replace(WELL, executor=None), "nothing is heard", 2.0, id="no executor"),
@@ -227,6 +229,18 @@ def test_what_cannot_go_on_ends_a_task_as_a_fault(seen: Seen, word: str, after_s
     assert task.end.outcome == Outcome.FAULT
     assert word in task.end.message
     assert bench.ends == ["go"]
+
+
+def test_an_inference_that_failed_before_a_task_is_no_fault_of_it() -> None:
+    bench = Bench(patience_s=2.0)
+    task = bench.begin()
+    before = replace(WELL, state=State.FAULT, reason="the older text", faults=7)
+    bench.step(0.05, before)
+    bench.step(0.05, before)
+    assert task.end is None
+    bench.step(0.05, replace(before, reason="this one", faults=8))
+    assert task.end is not None
+    assert "this one" in task.end.message
 
 
 def test_a_slow_policy_is_no_fault() -> None:
@@ -291,7 +305,7 @@ def test_every_task_ends_once_and_the_executor_is_told_unless_another_takes_over
     told: dict[int, str] = {}
     moments = {
         "well": WELL,
-        "fault": replace(WELL, state=State.FAULT, reason="broken"),
+        "fault": replace(WELL, state=State.FAULT, reason="broken", faults=1),
         "waiting": replace(WELL, state=State.WAITING, reason="no camera"),
         "holding": replace(WELL, executor=HOLDING, still_s=9.0),
         "lost": replace(WELL, executor=None),

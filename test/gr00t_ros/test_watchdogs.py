@@ -57,18 +57,33 @@ def test_a_heartbeat_is_missed_only_once_it_was_heard() -> None:
     assert "no sign of life" in reasons(watch.check(0, 101 * S + 1, 0))[0]
 
 
-def test_an_old_observation_and_an_old_chunk_count_only_while_a_plan_lasts() -> None:
+def test_an_old_observation_and_an_old_chunk_are_found_only_while_a_plan_lasts() -> None:
     watch = listened(dogs(), 50 * S)
     # ROS time and monotonic time have nothing to do with each other.
     watch.accepted(1000 * S, 1010 * S, 50 * S)
     assert watch.check(1003 * S, 50 * S, 0) == ()
     assert "older than 3 s" in reasons(watch.check(1003 * S + 1, 50 * S, 0))[0]
+    watch.accepted(1000 * S, 1010 * S, 50 * S)
     listened(watch, 53 * S + 1)
-    assert "no chunk for more than 3 s" in reasons(watch.check(1001 * S, 53 * S + 1, 0))[0]
     assert watch.check(1010 * S, 53 * S + 1, 0) == (), "the plan is over"
+    assert "no chunk for more than 3 s" in reasons(watch.check(1001 * S, 53 * S + 1, 0))[0]
     watch.accepted(1000 * S, 1010 * S, 50 * S)
     watch.dropped()
     assert watch.check(1009 * S, 53 * S + 1, 0) == ()
+
+
+@pytest.mark.parametrize("over", ["accepted", "dropped"])
+def test_what_was_too_old_stays_so_when_its_plan_ends(over: str) -> None:
+    """A plan is followed a little beyond its end, so that a robot that was held would move again."""
+    watch = listened(dogs(), 53 * S + 1)
+    watch.accepted(1000 * S, 1010 * S, 50 * S)
+    assert len(watch.check(1004 * S, 53 * S + 1, 0)) == 2
+    assert len(watch.check(1010 * S, 53 * S + 1, 0)) == 2
+    if over == "accepted":
+        watch.accepted(1010 * S, 1012 * S, 53 * S + 1)
+    else:
+        watch.dropped()
+    assert watch.check(1010 * S, 53 * S + 1, 0) == ()
 
 
 def test_each_topic_without_a_subscriber_is_named() -> None:
