@@ -119,7 +119,11 @@ def test_only_images_that_are_used_are_decoded_and_not_by_callbacks(
     assert len(threads) == 2 * len(bench.policy.seen)  # both cameras, once a chunk
 
 
-def test_messages_with_one_stamp_are_used_together_although_they_arrive_one_by_one(bench: Bench) -> None:
+def test_messages_with_one_stamp_are_used_together_although_they_arrive_one_by_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # How long it waits at most is no part of this; a busy machine may take 20 ms between two messages.
+    monkeypatch.setattr("gr00t_ros.planning.GATHER_S", 2.0)
     bench.instruction.set("go")
     for value in range(1, 40):
         now = bench.now_ns()

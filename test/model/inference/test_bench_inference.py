@@ -159,14 +159,17 @@ def test_an_interrupted_run_gives_what_there_is(tmp_path):
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     ) as process:
-        for line in process.stderr:
-            if "1000000 runs each" in line:
-                break
-        # Not earlier than a turn is over, which is shown by nothing.
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(2)
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
+        try:
+            for line in process.stderr:
+                if "1000000 runs each" in line:
+                    break
+            # Not earlier than a turn is over, which is shown by nothing.
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(2)
+            process.send_signal(signal.SIGINT)
+            out, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()  # a shell's background ignores SIGINT: what does not end is not waited for
     assert process.returncode == 130
     figures = json.loads(path.read_text())
     assert figures["interrupted"] is True
