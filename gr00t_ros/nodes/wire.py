@@ -10,6 +10,7 @@ says it, and the caller publishes messages.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,10 @@ Times = NDArray[np.int32]
 # Where the marks begin: values that no other part of a message has.
 _MARK = 1.2345e200
 _TIME_MARK = 0x6D000000
+# What lies between two parts of a message is whatever the memory held before, even an earlier message with
+# its marks: each search has marks of its own, and a few of them are tried.
+_SEARCHES = itertools.count()
+_MARKS_A_SEARCH, _ATTEMPTS = 4096, 3
 # builtin_interfaces/Time and Duration count seconds in an int32.
 _MAX_NS = (2**31 - 1) * 1_000_000_000
 
@@ -40,11 +45,18 @@ class WireMessage:
         Raises:
             LayoutUnknown: see the module.
         """
-        values = _MARK * np.arange(1, doubles + 1, dtype=np.float64)
-        marks = (_TIME_MARK + np.arange(2 * times, dtype=np.int32)).astype(np.int32).reshape(times, 2)
-        self._bytes = bytearray(serialize_message(make(values, marks)))
-        self._doubles, self._double_at = self._find(values, np.dtype(np.float64))
-        self._ints, self._int_at = self._find(marks.reshape(-1), np.dtype(np.int32))
+        for attempt in range(_ATTEMPTS):
+            first = next(_SEARCHES) % _MARKS_A_SEARCH * _MARKS_A_SEARCH
+            values = _MARK * np.arange(first + 1, first + doubles + 1, dtype=np.float64)
+            marks = np.arange(first, first + 2 * times, dtype=np.int32).reshape(times, 2) + _TIME_MARK
+            self._bytes = bytearray(serialize_message(make(values, marks.astype(np.int32))))
+            try:
+                self._doubles, self._double_at = self._find(values, np.dtype(np.float64))
+                self._ints, self._int_at = self._find(marks.reshape(-1), np.dtype(np.int32))
+                return
+            except LayoutUnknown:
+                if attempt == _ATTEMPTS - 1:
+                    raise
 
     def write_doubles(self, first: int, values: Doubles) -> None:
         """Sets the doubles from ``first`` on, in the order in which ``make`` got them."""

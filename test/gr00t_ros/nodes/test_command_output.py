@@ -72,3 +72,25 @@ def test_numbers_that_are_not_found_are_said_not_to_be() -> None:
         WireMessage(lambda values, times: Float64MultiArray(data=[*values, *values]), 2, 0)
     with pytest.raises(LayoutUnknown):
         WireMessage(lambda values, times: Float64MultiArray(data=[values[0]]), 2, 0)
+
+
+def test_what_an_earlier_message_left_in_memory_is_not_taken_for_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between two parts of a message lies what the memory held before; here all of the last message does."""
+    from std_msgs.msg import Float64MultiArray
+
+    from gr00t_ros.nodes import wire
+
+    left, real = [b""], wire.serialize_message
+
+    def serialize(message: Any) -> bytes:
+        data = real(message)
+        before, left[0] = left[0], data
+        return data + before
+
+    monkeypatch.setattr(wire, "serialize_message", serialize)
+    for _ in range(3):
+        message = wire.WireMessage(lambda values, times: Float64MultiArray(data=values.tolist()), 4, 0)
+        message.write_doubles(0, np.arange(4.0))
+        assert np.arange(4.0).tobytes() in message.serialized()
