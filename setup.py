@@ -88,7 +88,6 @@ EXTRAS = {
         "mypy>=1.11",
         "onnxruntime>=1.20",
         "pytest>=7.4",
-        "pytest-rerunfailures>=14",
         "ruff>=0.6",
         # builds engines where there is no GPU
         "tensorrt-rtx-cu13>=1.7,<2; platform_machine == 'x86_64'",

@@ -34,10 +34,18 @@ GOOD: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def node() -> Iterator[NodeUnderTest]:
+def process() -> Iterator[NodeUnderTest]:
     """One process for all mistakes: what follows a mistake must not depend on it."""
     with so101_node("gr00t_ros.nodes.policy_node") as (process, graph):
         yield NodeUnderTest(process, graph, "/gr00t/policy")
+
+
+@pytest.fixture
+def node(process: NodeUnderTest) -> Iterator[NodeUnderTest]:
+    """The process, unconfigured again after a test that failed halfway."""
+    yield process
+    if process.alive and process.state == "inactive":
+        process.change("cleanup")
 
 
 MISTAKES = [
@@ -107,7 +115,7 @@ def test_the_letterbox_is_as_asked_for(node: NodeUnderTest, letterbox: str, word
     assert node.set(**GOOD, checkpoint=str(checkpoints.tiny_checkpoint()), letterbox=letterbox) == []
     mark = node.mark()
     assert node.change("configure")
-    assert len(node.since(mark, f"letterbox {word}")) == 1
+    assert len(node.told(mark, f"letterbox {word}")) == 1
     assert node.change("cleanup")
 
 
