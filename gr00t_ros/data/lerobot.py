@@ -311,6 +311,19 @@ class LeRobotDataset:
 
     # Episodes.
 
+    def data_file(self, index: int) -> Path:
+        """The parquet file that holds an episode's rows."""
+        return self._file("data_path", self.episodes[index], "data")
+
+    def length(self, index: int) -> int:
+        """Rows of an episode, by the index where it says; :meth:`episode` checks it."""
+        length = self.episodes[index].get("length")
+        return len(self.episode(index)) if length is None else int(length)
+
+    def video_span(self, index: int, key: str) -> VideoSpan:
+        """Where an episode's frames of a video feature lie, without reading its rows."""
+        return self._span(key, self.episodes[index])
+
     def episode(self, index: int) -> Episode:
         """Reads one episode's rows; its frames are decoded later. Raises DatasetError for a number that is
         not there.
@@ -319,7 +332,7 @@ class LeRobotDataset:
             known = f"{min(self.episodes)} to {max(self.episodes)}"
             raise DatasetError(f"{self.path}: no episode {index}; the dataset has {known}")
         row = self.episodes[index]
-        path = self._file("data_path", row, "data")
+        path = self.data_file(index)
         filters = [("episode_index", "=", index)] if self._packed else None
         table = self._table(path, filters=filters)
         columns = {
