@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gr00t_model.checkpoint_writing import save_model, write_random_checkpoint
+from gr00t_model.checkpoint_writing import save_model, save_tensors, write_random_checkpoint
 from gr00t_model.config import MODEL_TYPE, Gr00tN1d6Config
 from gr00t_model.errors import BackendError, CheckpointError, EmbodimentError
 from gr00t_model.network import Gr00tN1d6
@@ -38,6 +38,7 @@ __all__ = [
     "read_config",
     "resolve",
     "save_model",
+    "save_tensors",
     "untrained_embodiment",
     "write_random_checkpoint",
 ]

@@ -42,6 +42,25 @@ def save_model(
     return _write(model.config, specs, lambda spec: tensors[spec.name], Path(directory), max_shard_bytes)
 
 
+def save_tensors(
+    config: Gr00tN1d6Config,
+    value: Callable[[str], Tensor],
+    directory: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> Path:
+    """As `save_model`, of tensors that are made when their turn comes: memory needs the largest one only.
+
+    `value` is asked for every tensor of a network of this configuration, by name; all are written as `dtype`.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    specs = [Spec(name, dtype, shape) for name, shape in Gr00tN1d6.on_meta(config).shapes().items()]
+    return _write(config, specs, lambda spec: value(spec.name), Path(directory), max_shard_bytes)
+
+
 def write_random_checkpoint(
     config: Gr00tN1d6Config,
     directory: str | os.PathLike[str],
