@@ -74,6 +74,13 @@ class CropAndResize:
             crop_centre(resized, *cropped_size(resized, self.crop_fraction)), self.shortest_edge
         )
 
+    def reduce(self, image: Pixels) -> Pixels:
+        """The image squared and at its size before the crop, or as it is where that is smaller. Further
+        steps, these included, give the same bits from either."""
+        resized = letterboxed_shortest_edge(image, self.shortest_edge) if self.letterbox else image
+        resized = shortest_edge(resized, self.shortest_edge)
+        return resized if resized.size < image.size else image
+
 
 @dataclass(frozen=True)
 class TorchvisionResize:
@@ -88,6 +95,14 @@ class TorchvisionResize:
         squared = letterbox(image) if self.letterbox else image
         resized = bilinear(squared, self.target)
         return bilinear(crop_centre_rounded(resized, *self.crop), self.target)
+
+    def reduce(self, image: Pixels) -> Pixels:
+        """As :meth:`CropAndResize.reduce`. An image that would be padded to a square a second time is kept
+        as it is."""
+        if self.letterbox and self.target[0] != self.target[1]:
+            return image
+        resized = bilinear(letterbox(image) if self.letterbox else image, self.target)
+        return resized if resized.size < image.size else image
 
 
 def letterbox(image: Pixels) -> Pixels:

@@ -7,7 +7,7 @@ An observation has the form ``{"video": {key: uint8 [B, T, H, W, 3]}, "state": {
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,3 +93,11 @@ def check_instructions(language: Mapping[str, Any], config: ModalityConfig, batc
             f"{config.horizon} text(s)"
         )
     return [entry[-1] for entry in entries]
+
+
+def check_real_steps(real_steps: Sequence[int], batch: int, horizon: int) -> None:
+    """One number of recorded action steps a sample, each from 0 to ``horizon``."""
+    if len(real_steps) != batch or not all(0 <= real <= horizon for real in real_steps):
+        raise ObservationError(
+            f"real_steps is {list(real_steps)}, expected {batch} numbers from 0 to {horizon}, one a sample"
+        )

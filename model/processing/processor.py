@@ -10,7 +10,7 @@ drift apart.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -176,19 +176,30 @@ class Gr00tProcessor:
         observation: Mapping[str, Any],
         actions: Mapping[str, Any],
         tag: str,
-        rng: np.random.Generator,
+        rng: np.random.Generator | None,
         *,
         pixels: PixelType = "float32",
+        real_steps: Sequence[int] | None = None,
     ) -> Inputs:
         """As :meth:`encode`, with augmented images, and ``action`` and ``action_mask`` as in
         :meth:`encode_action`.
 
         Args:
             actions: {key: [B, T, D]} in dataset units.
-            rng: source of the augmentation; one draw a sample.
+            rng: source of the augmentation; one draw a sample. None leaves the images as at evaluation.
+            real_steps: for each sample, how many leading steps of its chunk were recorded. The mask leaves
+                out the others; None means all are real.
+
+        Raises:
+            ObservationError: as :meth:`encode`; or ``real_steps`` is not one number a sample within the
+                chunk.
         """
         inputs = self._encode(observation, tag, pixels, rng)
         values, mask = self.encode_action(actions, checks.part(observation, "state"), tag)
+        if real_steps is not None:
+            checks.check_real_steps(real_steps, len(mask), self.options.max_action_horizon)
+            for sample, real in enumerate(real_steps):
+                mask[sample, real:] = 0.0
         return {**inputs, "action": torch.from_numpy(values), "action_mask": torch.from_numpy(mask)}
 
     def encode_action(
@@ -206,6 +217,12 @@ class Gr00tProcessor:
         return self._codec(tag).encode_action(
             actions, state, options.max_action_dim, options.max_action_horizon, clip
         )
+
+    def reduce_image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A camera image [H, W, 3] as small as it may be kept until it is encoded: the first steps of the
+        image chain, up to anything random. Encoding it gives the very bits that encoding ``image`` gives.
+        """
+        return self._chain.reduce(image)
 
     # -- output to actions --
 

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches for a training loop: the stream, in worker processes that fail readably and stop when told to."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader
+
+from gr00t_ros.errors import DatasetError
+from gr00t_ros.training.collate import Inputs, pack, unpack
+from gr00t_ros.training.stream import Failure, SampleStream
+
+# Batches that each worker has ready: one to give, one in the making while shards are opened.
+PREFETCHED = 2
+
+
+class SampleLoader(DataLoader[Any]):
+    """A DataLoader whose batches are the network's inputs with uint8 pixels, see ``collate.to_device``.
+
+    Raises, while batches are taken:
+        DatasetError: what a worker could not read, as it would have been raised here; or a worker was ended
+            from outside.
+    """
+
+    def __iter__(self) -> Iterator[Inputs]:  # type: ignore[override]
+        batches = super().__iter__()
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "exited unexpectedly" not in str(error):
+                    raise
+                raise DatasetError(
+                    f"a data loading process was ended from outside ({error}); most often memory ran out: "
+                    "use fewer workers or fewer open shards"
+                ) from error
+            if isinstance(batch, Failure):
+                raise DatasetError(batch.text)
+            yield unpack(batch)
+
+
+def training_loader(stream: SampleStream, workers: int = 0, *, pin_memory: bool = False) -> SampleLoader:
+    """Batches of ``stream``, made in ``workers`` processes (0: in this one).
+
+    Args:
+        pin_memory: for copies to a GPU that overlap with its work.
+    """
+    return SampleLoader(
+        stream,
+        batch_size=stream.batch_size,
+        num_workers=workers,
+        collate_fn=_pack,
+        pin_memory=pin_memory,
+        prefetch_factor=PREFETCHED if workers else None,
+        worker_init_fn=_start_worker if workers else None,
+    )
+
+
+def _pack(samples: list[Any]) -> Any:
+    """A batch, or the failure in it."""
+    failures = [sample for sample in samples if isinstance(sample, Failure)]
+    return failures[0] if failures else pack(samples)
+
+
+def _start_worker(worker: int) -> None:
+    # Ctrl-C reaches the whole process group. The main process decides what then happens; a worker that
+    # stopped by itself could leave a lock behind that the others wait for.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The workers are what runs in parallel. OpenCV's own threads would also not survive the fork.
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
