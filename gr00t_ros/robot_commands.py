@@ -9,6 +9,7 @@ a group's representation is refused too: an option that is accepted and does not
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from gr00t_ros.robot_parsing import read_keys, refuse_shared_topic
 from gr00t_ros.robot_sections import Section
@@ -23,6 +24,7 @@ from gr00t_ros.robot_types import (
     MAX_DOWNSTREAM_TIMEOUT,
     POSE,
     POSE_STAMPED,
+    RECEIVE,
     REPRESENTATIONS,
     ROTATION_COLUMNS,
     SCALAR,
@@ -57,7 +59,7 @@ def read_action(section: Section, state: Mapping[str, StateSource]) -> dict[str,
     owner: dict[str, str] = {}
     for key in read_keys(section, "action"):
         part = section.section(key, "what this action commands")
-        group = groups[key] = _read_group(part, key, state)
+        group = groups[key] = _with_stamp(part, _read_group(part, key, state))
         part.done()
         for joint in group.joints:
             if joint in owner:
@@ -89,6 +91,16 @@ def _read_group(part: Section, key: str, state: Mapping[str, StateSource]) -> Ac
         topic=topic,
         downstream_timeout=timeout,
     )
+
+
+def _with_stamp(part: Section, group: ActionGroupConfig) -> ActionGroupConfig:
+    """Which time of a recorded command counts; without a header it can only be that of its arrival."""
+    headless = group.interface in (FLOAT64_MULTI_ARRAY, TWIST)
+    default = RECEIVE if headless else HEADER
+    stamp = part.text("stamp", "which time of a recorded command counts", default, (HEADER, RECEIVE))
+    if headless and stamp != RECEIVE:
+        part.fail("stamp", f"{RECEIVE}: {group.interface} has no header")
+    return replace(group, stamp=stamp)
 
 
 def _downstream_timeout(part: Section) -> float:

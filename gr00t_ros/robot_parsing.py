@@ -15,6 +15,7 @@ from gr00t_ros.robot_sections import Section
 from gr00t_ros.robot_types import (
     COMPRESSED_IMAGE,
     DEFAULT_FROZEN_AFTER,
+    DEFAULT_MAX_COMMAND_AGE,
     DEFAULT_MAX_ENGINE_ERROR,
     DEFAULT_STATE_MAX_AGE,
     DEFAULT_VIDEO_MAX_AGE,
@@ -179,9 +180,13 @@ def read_instruction(section: Section) -> InstructionConfig:
 
 def read_recording(section: Section) -> RecordingConfig:
     """What recordings take as action."""
+    expected = "the largest age of a command in s, or 0 where one counts until the next"
     config = RecordingConfig(
-        section.text("action_source", "where actions come from", "commands", ("commands", "future_state"))
+        section.text("action_source", "where actions come from", "commands", ("commands", "future_state")),
+        section.number("max_command_age", expected, DEFAULT_MAX_COMMAND_AGE),
     )
+    if config.max_command_age < 0.0:
+        section.fail("max_command_age", expected)
     section.done()
     return config
 

@@ -51,6 +51,9 @@ MAX_DOWNSTREAM_TIMEOUT = 1.0
 # rad (m for sliding joints, its own unit for a scalar). How far an engine's action may be from that of the
 # float32 network before the engine is refused: 0.03 rad move the end of a 0.5 m arm by 15 mm.
 DEFAULT_MAX_ENGINE_ERROR = 0.03
+# s. Commands of a person or a policy come at 10 Hz or more: five missed. What the robot was told longer ago
+# says nothing about what it should do now.
+DEFAULT_MAX_COMMAND_AGE = 0.5
 
 IMAGE = "image"
 COMPRESSED_IMAGE = "compressed_image"
@@ -184,7 +187,8 @@ class ActionGroupConfig:
 
     ``downstream_timeout`` (s) is after what time without commands the receiver of velocities stops by itself,
     0 for all others. ``measured_topic`` is the PoseStamped topic that says where a pose group is,
-    ``measured_stamp`` which time counts for it, ``header`` or ``receive``.
+    ``measured_stamp`` which time counts for it, ``header`` or ``receive``. ``stamp`` is which time counts for
+    recorded commands that have a header.
     """
 
     key: str
@@ -199,6 +203,7 @@ class ActionGroupConfig:
     downstream_timeout: float = 0.0
     measured_topic: str = ""
     measured_stamp: str = HEADER
+    stamp: str = HEADER
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -304,9 +309,11 @@ class InstructionConfig:
 
 @dataclass(frozen=True)
 class RecordingConfig:
-    """What a converter takes as the action of a frame: what was commanded, or the state one step later."""
+    """What a converter takes as the action of a frame: ``commands`` that are no older than
+    ``max_command_age`` s (0: of any age), or the ``future_state``, which is that one step later."""
 
     action_source: str = "commands"
+    max_command_age: float = DEFAULT_MAX_COMMAND_AGE
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The action of a recorded frame: what was commanded at its time, or the state one step later.
+
+``commands``: the latest command with a time at or before the frame's, as long as it is not older than
+``recording.max_command_age``. A JointTrajectory is evaluated at the frame's time plus one step, on the curve
+on which joint_trajectory_controller runs it: from where the one before stood when it came, cubic between
+points that have velocities, straight between points that have none, and held from its last point on.
+
+The time of a command is its header's; that of its arrival where the message has no header, where its stamp is
+zero (which to controllers means "now"), or where the YAML says ``stamp: receive``.
+
+``future_state``: the state of the next row, the same columns in the same units. Nothing is made up: a command
+that is too old, incomplete or not finite is no command.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gr00t_ros.data.bag_trajectories import Trajectory
+from gr00t_ros.errors import Cause, MessageError, NotReady, RobotConfigError
+from gr00t_ros.group_values import to_checkpoint
+from gr00t_ros.robot import ActionGroupConfig, RobotConfig, StateSource
+from gr00t_ros.robot_types import (
+    EE_POSE,
+    FLOAT64_MULTI_ARRAY,
+    JOINT_POSITION,
+    JOINT_STATE,
+    JOINT_TRAJECTORY,
+    JOINT_VELOCITY,
+    POSE,
+    POSE_STAMPED,
+    RECEIVE,
+    SCALAR,
+    TWIST,
+    TWIST_COLUMNS,
+    TWIST_STAMPED,
+    VELOCITIES,
+)
+from gr00t_ros.rotations import from_quaternion, to_quaternion
+from gr00t_ros.sample_buffer import FUTURE_TOLERANCE_NS
+from gr00t_ros.state_reading import JointReader, Reader, stamp_ns
+from gr00t_ros.units import to_si
+
+Values = NDArray[np.float64]
+Action = NDArray[np.float32]
+
+# Commands kept of a group: those since the newest frame, and one before it. A controller takes at most one in
+# each of its periods, and a frame is no further back than the reordering of messages reaches.
+_MAX_KEPT = 4096
+# As for measured poses.
+_QUATERNION_TOLERANCE = 0.02
+_STAMPED = (JOINT_TRAJECTORY, JOINT_STATE, POSE_STAMPED, TWIST_STAMPED)
+
+
+class _Held(Protocol):
+    """A command: its value [D] in SI at a time, and until when it is in force by itself."""
+
+    end_ns: int
+
+    def at(self, time_ns: int) -> Values | None:
+        """The value, None before the command has one."""
+
+
+class _Constant:
+    """A command that stays as it is."""
+
+    def __init__(self, time_ns: int, values: Values) -> None:
+        self.end_ns, self._values = time_ns, values
+
+    def at(self, time_ns: int) -> Values:
+        return self._values
+
+
+class Commands:
+    """The commands of one action group, fed in order of time."""
+
+    def __init__(self, robot: RobotConfig, group: ActionGroupConfig, step_ns: int) -> None:
+        self._robot, self.group, self._step_ns = robot, group, step_ns
+        self.path = f"action.{group.key}"
+        self._read = _reader(group, self.path)
+        self._times: list[int] = []
+        self._held: list[_Held] = []
+        limit_s = robot.recording.max_command_age
+        if group.representation in VELOCITIES:
+            # Then the receiver has stopped by itself: what it does from there on was not commanded.
+            limit_s = min(limit_s or math.inf, group.downstream_timeout)
+        self._max_age_ns = round(limit_s * 1e9) if limit_s else None
+        self._limit_s = limit_s
+
+    def time_of(self, header_ns: int | None, receive_ns: int) -> int:
+        """The time that counts for a message. Raises MessageError where its stamp is from the future; a
+        trajectory may begin later than it came."""
+        if header_ns is None or header_ns <= 0 or self.group.stamp == RECEIVE:
+            return receive_ns
+        if self.group.interface != JOINT_TRAJECTORY and header_ns > receive_ns + FUTURE_TOLERANCE_NS:
+            raise MessageError(
+                f"{self.path}: found a stamp {(header_ns - receive_ns) / 1e9:.3f} s ahead of the recorder's "
+                f"clock on {self.group.topic}; synchronise the clocks, or set 'stamp: receive' for this action"
+            )
+        return header_ns
+
+    def add(self, msg: Any, time_ns: int) -> bool:
+        """Take a command; whether it was of use. Raises MessageError for one that is refused."""
+        if self._times and time_ns < self._times[-1]:
+            raise MessageError(f"{self.path}: a command on {self.group.topic} came later than a newer one")
+        if self.group.interface == JOINT_TRAJECTORY:
+            held: _Held | None = self._trajectory(msg, time_ns)
+        else:
+            values = self._read(msg)
+            held = None if values is None else _Constant(time_ns, values)
+        if held is None:
+            return False
+        self._times.append(time_ns)
+        self._held.append(held)
+        if len(self._times) > _MAX_KEPT:
+            del self._times[: _MAX_KEPT // 2], self._held[: _MAX_KEPT // 2]
+        return True
+
+    def action(self, t_obs: int) -> Action | Cause:
+        """The action [D] in dataset units of a frame at ``t_obs``, or why there is none. Commands before that
+        time are forgotten but the last one."""
+        at = bisect.bisect_right(self._times, t_obs) - 1
+        where = f"{self.path}: no command on {self.group.topic}"
+        if at < 0:
+            text = f"{where} yet" if not self._times else f"{where} before the frame"
+            return Cause(NotReady.NO_MESSAGE, self.path, text)
+        if at > 1:
+            del self._times[: at - 1], self._held[: at - 1]
+            at = 1
+        held = self._held[at]
+        age_ns = t_obs - held.end_ns
+        if self._max_age_ns is not None and age_ns > self._max_age_ns:
+            text = f"{where} for {age_ns / 1e9:.3f} s, expected one within {self._limit_s:g} s"
+            return Cause(NotReady.STALE, self.path, text)
+        values = held.at(t_obs + self._step_ns)
+        if values is None:
+            text = f"{self.path}: the first trajectory on {self.group.topic} has not reached its first point"
+            return Cause(NotReady.NO_MESSAGE, self.path, text)
+        return to_checkpoint(self._robot, self.group, values[None])[0].astype(np.float32)
+
+    def clear(self) -> None:
+        """Forget all: after a jump of the clock times mean nothing."""
+        self._times.clear()
+        self._held.clear()
+
+    def _trajectory(self, msg: Any, time_ns: int) -> Trajectory | None:
+        before = self._held[-1] if self._held else None
+        begin = None
+        if isinstance(before, Trajectory):
+            late = self._max_age_ns is not None and time_ns - before.end_ns > self._max_age_ns
+            begin = None if late else before.state(time_ns)
+        return Trajectory.read(msg, self.group.joints, time_ns, begin, self.path)
+
+
+class CommandActions:
+    """Actions from the command topics of all groups."""
+
+    def __init__(self, robot: RobotConfig, step_ns: int) -> None:
+        self.groups = {key: Commands(robot, group, step_ns) for key, group in robot.action.items()}
+        self.by_topic = {commands.group.topic: commands for commands in self.groups.values()}
+
+    def at(self, t_obs: int) -> tuple[dict[str, Action], list[Cause]]:
+        """{action key: [D]} at a frame's time, and what is missing."""
+        actions: dict[str, Action] = {}
+        causes: list[Cause] = []
+        for key, commands in self.groups.items():
+            found = commands.action(t_obs)
+            if isinstance(found, Cause):
+                causes.append(found)
+            else:
+                actions[key] = found
+        return actions, causes
+
+    def clear(self) -> None:
+        """Forget all commands."""
+        for commands in self.groups.values():
+            commands.clear()
+
+
+def stamped(group: ActionGroupConfig) -> bool:
+    """Whether the group's messages begin with a header."""
+    return group.interface in _STAMPED
+
+
+def future_state(robot: RobotConfig) -> Callable[[Mapping[str, Action]], dict[str, Action]]:
+    """The function that takes a row's state for the action of the row before it.
+
+    Raises:
+        RobotConfigError: an action has no state that says where it is.
+    """
+    groups = {key: _state_columns(robot, group) for key, group in robot.action.items()}
+    return lambda state: {key: take(state) for key, take in groups.items()}
+
+
+# ---- what messages say ---------------------------------------------------------------------------
+
+
+def _reader(group: ActionGroupConfig, path: str) -> Reader:
+    if group.interface == JOINT_STATE:
+        field = "velocity" if group.representation == JOINT_VELOCITY else "position"
+        return JointReader(group.joints, field, path)
+    readers = {
+        FLOAT64_MULTI_ARRAY: _read_array,
+        POSE_STAMPED: _read_pose,
+        TWIST: _read_twist,
+        TWIST_STAMPED: _read_twist,
+        JOINT_TRAJECTORY: _read_nothing,
+    }
+    read = readers[group.interface]
+    return lambda msg: read(msg, group, path)
+
+
+def _read_nothing(msg: Any, group: ActionGroupConfig, path: str) -> Values | None:
+    return None
+
+
+def _read_array(msg: Any, group: ActionGroupConfig, path: str) -> Values:
+    if len(msg.data) != len(group.joints):
+        raise MessageError(
+            f"{path}: found an array of {len(msg.data)} values, expected {len(group.joints)} "
+            f"({', '.join(group.joints)})"
+        )
+    return _finite(np.asarray(msg.data, np.float64), group.joints, path)
+
+
+def _read_pose(msg: Any, group: ActionGroupConfig, path: str) -> Values:
+    if msg.header.frame_id != group.frame_id:
+        raise MessageError(
+            f"{path}: found a pose in frame {msg.header.frame_id!r}, expected {group.frame_id!r}"
+        )
+    position, orientation = msg.pose.position, msg.pose.orientation
+    values = np.array(
+        [*(getattr(position, c) for c in "xyz"), *(getattr(orientation, c) for c in "xyzw")], np.float64
+    )
+    _finite(values, group.names, path)
+    length = float(np.linalg.norm(values[3:]))
+    if abs(length - 1.0) > _QUATERNION_TOLERANCE:
+        raise MessageError(f"{path}: found a quaternion of length {length:.3g}, expected 1")
+    return values
+
+
+def _read_twist(msg: Any, group: ActionGroupConfig, path: str) -> Values:
+    if group.interface == TWIST_STAMPED:
+        if msg.header.frame_id != group.frame_id:
+            raise MessageError(
+                f"{path}: found a twist in frame {msg.header.frame_id!r}, expected {group.frame_id!r}"
+            )
+        msg = msg.twist
+    whole = [getattr(part, axis) for part in (msg.linear, msg.angular) for axis in "xyz"]
+    values = dict(zip(TWIST_COLUMNS, whole, strict=True))
+    return _finite(np.array([values[column] for column in group.columns], np.float64), group.columns, path)
+
+
+def _finite(values: Values, names: Sequence[str], path: str) -> Values:
+    if not np.isfinite(values).all():
+        wrong = [f"{n} is {v}" for n, v in zip(names, values, strict=True) if not math.isfinite(v)]
+        raise MessageError(f"{path}: {', '.join(wrong)} in a command, expected finite values")
+    return values
+
+
+# ---- the state one step later --------------------------------------------------------------------
+
+
+def _state_columns(
+    robot: RobotConfig, group: ActionGroupConfig
+) -> Callable[[Mapping[str, Action]], Action]:
+    path = f"robot.action.{group.key}"
+    why = "recording.action_source is future_state, which takes actions from states; use commands"
+    if group.representation == TWIST:
+        raise RobotConfigError(f"{path}: no state says what a twist does, and {why}")
+    if group.representation == EE_POSE:
+        return _pose_columns(robot, group, path, why)
+    field = "velocity" if group.representation == JOINT_VELOCITY else "position"
+    assert group.representation in (JOINT_POSITION, JOINT_VELOCITY, SCALAR)
+    places: dict[str, tuple[str, int]] = {}
+    for key, source in robot.state.items():
+        # The columns of arrays have no field: they are positions.
+        if source.field == field and source.type != POSE:
+            for column, joint in enumerate(source.joints):
+                places.setdefault(joint, (key, column))
+    missing = [joint for joint in group.joints if joint not in places]
+    if missing:
+        raise RobotConfigError(f"{path}: no state has the {field} of {', '.join(missing)}, and {why}")
+    chosen = [places[joint] for joint in group.joints]
+    return lambda state: np.array([state[key][column] for key, column in chosen], np.float32)
+
+
+def _pose_columns(
+    robot: RobotConfig, group: ActionGroupConfig, path: str, why: str
+) -> Callable[[Mapping[str, Action]], Action]:
+    found = [s for s in robot.state.values() if s.type == POSE and s.topic == group.measured_topic]
+    if not found:
+        raise RobotConfigError(f"{path}: no state has the pose on {group.measured_topic}, and {why}")
+    source: StateSource = found[0]
+    units = [robot.unit(name) for name in source.unit_names]
+
+    def take(state: Mapping[str, Action]) -> Action:
+        si = to_si(state[source.key], units)
+        turned = from_quaternion(to_quaternion(si[3:], source.rotation), "quaternion")
+        pose = np.concatenate([si[:3], turned])
+        return to_checkpoint(robot, group, pose[None])[0].astype(np.float32)
+
+    return take
+
+
+def command_stamp(msg: Any) -> int | None:
+    """The header's stamp in ns of a decoded message; None without a header."""
+    return stamp_ns(msg.header.stamp) if hasattr(msg, "header") else None

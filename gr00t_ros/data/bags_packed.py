@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""zstd and lz4 as rosbag2 uses them, also of data whose end is missing.
+
+Which library gives zstd depends on the Python version and on the version of rosbags, which needs one itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+from gr00t_ros.errors import DatasetError
+
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+ZSTD_SUFFIXES = (".zstd", ".zst")
+_PIECE = 4 * 1024 * 1024
+
+
+def decompressed(data: memoryview, compression: str, size: int) -> memoryview:
+    """The contents of ``data``, at most ``size`` bytes; of data that is cut off, what can be had.
+
+    Raises:
+        DatasetError: unknown compression, or the data is damaged.
+    """
+    try:
+        if compression == "zstd":
+            return memoryview(_zstd().decompress(bytes(data)))
+        if compression == "lz4":
+            lz4 = importlib.import_module("lz4.frame")
+            return memoryview(lz4.LZ4FrameDecompressor().decompress(data))
+    except ImportError as error:
+        raise DatasetError(f"{compression} needs a Python package that is not installed ({error})") from None
+    except (EOFError, ValueError, RuntimeError, MemoryError, *_zstd_errors()) as error:
+        raise DatasetError(f"{compression} data is damaged: {error}") from error
+    raise DatasetError(f"compression {compression!r} is not known, expected zstd or lz4")
+
+
+def decompress_file(source: Path, target: Path) -> bool:
+    """Unpacks a zstd file as far as it goes; whether its end was there."""
+    unpacker: Any = _zstd()
+    with source.open("rb") as packed, target.open("wb") as unpacked:
+        while piece := packed.read(_PIECE):
+            try:
+                while piece:
+                    unpacked.write(unpacker.decompress(piece))
+                    piece = unpacker.unused_data if unpacker.eof else b""
+                    if piece:  # files that were appended to have several frames
+                        unpacker = _zstd()
+            except (EOFError, ValueError, *_zstd_errors()):
+                return False
+    return bool(unpacker.eof)
+
+
+def room_for(path: Path, needed: int) -> None:
+    """Raises DatasetError where a folder has less than ``needed`` bytes free."""
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        raise DatasetError(
+            f"{path}: {free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB or more are needed to unpack a "
+            "compressed bag; set TMPDIR to a larger disk"
+        )
+
+
+def _zstd_module() -> Any:
+    for name in ("compression.zstd", "backports.zstd", "zstandard"):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise ImportError("backports.zstd")
+
+
+def _zstd() -> Any:
+    """A streaming decompressor: ``decompress``, ``eof``, ``unused_data``."""
+    module = _zstd_module()
+    found = module.ZstdDecompressor()
+    return found.decompressobj() if module.__name__ == "zstandard" else found
+
+
+def _zstd_errors() -> tuple[type[BaseException], ...]:
+    try:
+        return (_zstd_module().ZstdError,)
+    except ImportError:
+        return ()

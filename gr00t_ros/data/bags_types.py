@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From recorded bytes to messages: by the definition in the bag, else by the standard one.
+
+Only the types that somebody asks for are looked at, each by itself: a type of another topic that nobody can
+parse disturbs nothing. The types that robots' YAMLs use have been the same in every ROS 2 distribution, so
+bags from before Iron, which hold no definitions, read by those of Jazzy.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from rosbags.serde import SerdeError
+from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
+
+from gr00t_ros.data.bags_storage import Definition
+from gr00t_ros.errors import DatasetError, MessageError
+
+# Between the parts of a definition in IDL, as recorders write it.
+_RULE = "=" * 80 + "\n"
+_IDL = "IDL: "
+_LITTLE, _BIG = struct.Struct("<iI"), struct.Struct(">iI")
+_HEADER_END = 4 + 8
+_NS = 1_000_000_000
+
+
+class Types:
+    """Decodes the messages of one bag."""
+
+    def __init__(self, definitions: Mapping[str, Definition]) -> None:
+        self._definitions = definitions
+        self._stores: dict[str, Any] = {}
+        self._standard: Any = None
+
+    def decode(self, kind: str, data: memoryview, topic: str) -> Any:
+        """The message, with numpy arrays that are views of ``data`` where its fields are arrays.
+
+        Raises:
+            MessageError: the bytes are not a message of this type.
+            DatasetError: the bag does not describe the type, and it is no standard one.
+        """
+        store = self._stores.get(kind)
+        if store is None:
+            store = self._stores[kind] = self._store(kind, topic)
+        try:
+            return store.deserialize_cdr(data, kind)
+        except (SerdeError, TypesysError, ValueError, KeyError, IndexError) as error:
+            raise MessageError(f"{topic}: a {kind} cannot be decoded ({error})") from error
+
+    def _store(self, kind: str, topic: str) -> Any:
+        definition = self._definitions.get(kind)
+        if definition is not None:
+            try:
+                store = get_typestore(Stores.EMPTY)
+                store.register(_parsed(kind, definition))
+                return store
+            except (TypesysError, AssertionError, ValueError, KeyError) as error:
+                problem = f"cannot be read ({' '.join(str(error).split())[:120]})"
+        else:
+            problem = "is missing"
+        if self._standard is None:
+            self._standard = get_typestore(Stores.ROS2_JAZZY)
+        if kind not in self._standard.types:
+            raise DatasetError(f"{topic}: the definition of {kind} in the bag {problem}")
+        return self._standard
+
+
+def header_stamp(data: memoryview) -> int:
+    """The stamp in ns of a message that begins with a std_msgs/Header, from its bytes alone. Raises
+    MessageError."""
+    if len(data) < _HEADER_END:
+        raise MessageError(f"found {len(data)} bytes, expected a message that begins with a header")
+    seconds, rest = (_LITTLE if data[1] & 1 else _BIG).unpack_from(data, 4)
+    return int(seconds) * _NS + int(rest)
+
+
+def _parsed(kind: str, definition: Definition) -> Any:
+    if definition.encoding == "ros2msg":
+        return get_types_from_msg(definition.text, kind)
+    if not definition.text.startswith(_RULE + _IDL):
+        return get_types_from_idl(definition.text)
+    types: dict[str, Any] = {}
+    for part in definition.text.split(_RULE)[1:]:
+        types.update(get_types_from_idl(part.partition("\n")[2]))
+    return types
