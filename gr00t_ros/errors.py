@@ -36,6 +36,10 @@ class DatasetError(Gr00tRosError):
     expected."""
 
 
+class RecordingError(Gr00tRosError):
+    """An episode cannot be recorded, kept, labelled or thrown away as asked."""
+
+
 class SimulationError(Gr00tRosError):
     """The simulated robot cannot start or was told something impossible."""
 

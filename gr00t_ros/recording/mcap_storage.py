@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""rosbags' MCAP writer, made to lose little: to a killed process at most what was not flushed, to a full disk
+only the chunk that did not fit.
+
+rosbags collects messages in chunks of a megabyte and writes through a buffer of Python's. Here every chunk
+goes to the operating system whole, chunks can be closed at any time (``flush``), and one that cannot be
+written is taken back, so that the file ends behind its last whole chunk and can still be closed.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2.storage_mcap import McapWriter
+
+# What the folder of an episode is called while it is written.
+RECORDING = ".recording"
+
+
+class _Unbuffered:
+    """The part of a binary file that rosbags uses, without a buffer: bytes are written or an OSError is
+    raised."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        self._size = os.fstat(self._file).st_size
+
+    def write(self, data: Any) -> int:
+        """All of ``data``."""
+        left = memoryview(data).cast("B")
+        while left:
+            written = os.write(self._file, left)
+            self._size += written
+            left = left[written:]
+        return memoryview(data).nbytes
+
+    def tell(self) -> int:
+        """Bytes in the file."""
+        return self._size
+
+    def cut(self, size: int) -> None:
+        """Forgets everything behind ``size``."""
+        os.ftruncate(self._file, size)
+        self._size = size
+
+    def close(self) -> None:
+        """Closes the file; may be called again."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+class SafeMcapWriter(McapWriter):
+    """See the module."""
+
+    def __init__(self, path: Path, compression: CompressionMode) -> None:
+        """``path`` is the folder; the file in it is called as the folder will be."""
+        super().__init__(path, compression)
+        self.bio.close()
+        name = path.name.removesuffix(RECORDING)
+        self.path = self.path.rename(path / f"{name}.mcap")
+        self.bio: Any = _Unbuffered(self.path)
+
+    def close_chunk(self) -> None:
+        """Writes the pending chunk whole, or nothing of it and raises OSError."""
+        begin, chunks, chunk = self.bio.tell(), len(self.chunks), self.chunk
+        try:
+            super().close_chunk()
+        except OSError:
+            self.bio.cut(begin)
+            del self.chunks[chunks:]
+            for channel, messages in chunk.msgs.items():
+                self.channel_stats[channel] -= len(messages)
+            self.chunk = type(chunk)(2**63 - 1, 0, type(chunk.bio)(), type(chunk.msgs)(list))
+            raise
+
+    def flush(self) -> None:
+        """Hands everything to the operating system."""
+        if self.chunk.bio.tell():
+            self.close_chunk()
+
+    def close(self, version: int, metadata: str) -> None:
+        """Ends the file, or leaves it behind its last whole chunk and raises OSError."""
+        self.flush()
+        begin = self.bio.tell()
+        try:
+            super().close(version, metadata)
+        except OSError:
+            self.bio.cut(begin)
+            self.bio.close()
+            raise
+
+
+class McapBag(Writer):
+    """A rosbag2 folder with zstd chunks."""
+
+    STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.MCAP: SafeMcapWriter}  # noqa: RUF012
+
+    def __init__(self, path: Path) -> None:
+        """``path`` must not exist. Opens at once; raises OSError or rosbags' WriterError."""
+        # In versions 4 to 8 of the format quality of service is a text; 9 made it a list, which older readers
+        # do not know.
+        super().__init__(path, version=8, storage_plugin=StoragePlugin.MCAP)
+        self.compression_mode = CompressionMode.STORAGE
+        self.open()
+
+    def recount(self) -> None:
+        """Counts again what is in the file, after a chunk was taken back."""
+        spans = [struct.unpack_from("<QQ", chunk.getbuffer()) for chunk in self.file.chunks]
+        self.counts = dict(self.file.channel_stats)
+        self.min_timestamp = min((begin for begin, _ in spans), default=self.min_timestamp)
+        self.max_timestamp = max((end for _, end in spans), default=self.max_timestamp)
+
+    @property
+    def file(self) -> SafeMcapWriter:
+        """The open file."""
+        assert isinstance(self.storage, SafeMcapWriter)
+        return self.storage
