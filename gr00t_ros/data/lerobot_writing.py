@@ -2,8 +2,8 @@
 """Writes one episode, row by row, into a folder of its own: the unit in which a conversion is interrupted.
 
 A converter opens an :class:`EpisodeWriter` for each episode, ``assembling.py`` makes a dataset of the
-folders. A folder holds ``data.parquet``, one video a camera, ``stats.json`` and ``episode.json``; it has its name only
-when all of that is on the disk.
+folders. A folder holds ``data.parquet``, one video a camera, ``stats.json`` and ``episode.json``; it has its
+name only when all of that is on the disk.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class EpisodeWriter:
         states, actions = (np.stack(self._columns[name]) for name in (STATE, ACTION))
         times = np.array(self._times, np.int64)
         rows = np.arange(len(self))
-        columns = {
+        columns: dict[str, NDArray[Any]] = {
             STATE: states,
             ACTION: actions,
             "timestamp": (rows / self.layout.fps).astype(np.float32),

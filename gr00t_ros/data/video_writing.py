@@ -18,7 +18,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from gr00t_ros.data.image_statistics import ImageStatistics
@@ -32,8 +32,8 @@ AV1 = "av1"
 CODECS = (H264, AV1)
 _ENCODERS = {H264: "libx264", AV1: "libsvtav1"}
 # Chosen by measurement (bench/dataset.py, one thread a camera, 2 cores): of x264's presets the one that
-# leaves most of the time for reading the bag, and whose videos decode fastest. SVT-AV1's 12 is its fastest that
-# still looks right; it takes three times as long, for a third of the space.
+# leaves most of the time for reading the bag, and whose videos decode fastest. SVT-AV1's 12 is its fastest
+# that still looks right; it takes three times as long, for a third of the space.
 _PRESETS = {H264: "ultrafast", AV1: "12"}
 # Constant quality at which the decoded picture is within 1.5 grey levels of the recorded one (rms, 44 dB).
 _QUALITY = {H264: 23, AV1: 30}
@@ -197,7 +197,7 @@ class VideoWriter:
                     height,
                     "yuv420p",
                     interpolation="AREA",
-                    dst_colorspace="ITU601",
+                    dst_colorspace=Colorspace.ITU601,
                     threads=1,
                 )
                 picture.pts, picture.time_base = number, 1 / self._rate
