@@ -8,7 +8,6 @@ the episode, and is written whole or not at all.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ FORMAT = 1
 class EpisodeRecord:
     """One episode. Times are ROS time in ns since 1970, as in the bag.
 
-    ``instruction`` is what holds for the episode; ``told`` is what it was while it was recorded, which differs
-    after a correction. ``stop_ns`` is 0 and ``ended_by`` empty for as long as the episode runs, and so for one
-    whose recorder was killed. ``audit`` is ``recording.audit.Audit.as_dict()``, empty without a bag.
+    ``instruction`` is what holds for the episode; ``told`` is what it was when it began, which differs after a
+    correction. ``stop_ns`` is 0 and ``ended_by`` empty for as long as the episode runs, and so for one whose
+    recorder was killed. ``audit`` is ``recording.audit.Audit.as_dict()``, empty without a bag.
     """
 
     episode: str
@@ -66,7 +65,7 @@ class EpisodeRecord:
         part = path.with_name(path.name + ".tmp")
         try:
             part.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            os.replace(part, path)
+            part.replace(path)
         except OSError as error:
             part.unlink(missing_ok=True)
             raise RecordingError(f"{path}: cannot be written ({error})") from error

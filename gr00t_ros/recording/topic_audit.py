@@ -36,7 +36,7 @@ class TopicAudit:
     ``gaps`` counts those that exceeded ``max_age``, and ``stale`` is the share of the episode in which the
     newest message was older than that (both 0 where there is no ``max_age``). ``offset_*`` are arrival minus
     stamp, None without a header. ``dropped`` messages came and could not be written in time, ``lost`` ones
-    were published and never came. ``zero_stamps`` and ``backwards`` (a time before that of the message before)
+    were published and never came. ``zero_stamps`` and ``backwards`` (a time before that of the last message)
     count messages.
     """
 
@@ -127,10 +127,8 @@ class TopicWatch:
             self._offset_min = self._offset_max = offset_ns
         self._offsets += 1
         self._offset_sum += offset_ns
-        self._offset_min, self._offset_max = (
-            min(self._offset_min, offset_ns),
-            max(self._offset_max, offset_ns),
-        )
+        self._offset_min = min(self._offset_min, offset_ns)
+        self._offset_max = max(self._offset_max, offset_ns)
 
     def _gap(self, gap_ns: int) -> None:
         self._longest_ns = max(self._longest_ns, gap_ns)
