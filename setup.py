@@ -53,6 +53,7 @@ NODES = {
 TOOLS = {
     "benchmark": "gr00t_ros.cli.benchmark:main",
     "build_engine": "gr00t_ros.cli.build_engine:main",
+    "evaluate": "gr00t_ros.cli.evaluate:main",
     "random_checkpoint": "gr00t_ros.cli.random_checkpoint:main",
 }
 """Commands that work where there is no ROS 2."""

@@ -51,9 +51,9 @@ class Subject:
         return {"limits": engine_limits(self.robot), "names": joint_names(self.robot)}
 
 
-def add_subject(parser: argparse.ArgumentParser) -> None:
-    """Adds --checkpoint, --robot and --embodiment-tag."""
-    parser.add_argument("--checkpoint", required=True, help="directory, or a hub id where online")
+def add_subject(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Adds --checkpoint, --robot and --embodiment-tag; ``required`` is whether it goes without the first."""
+    parser.add_argument("--checkpoint", required=required, help="directory, or a hub id where online")
     parser.add_argument(
         "--robot",
         metavar="NAME|YAML",

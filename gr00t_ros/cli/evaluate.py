@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``evaluate``: a checkpoint against a recording, open loop; without a checkpoint, what is in the recording.
+
+The policy sees recorded observations, and its chunks are compared with what was done: by joint, by group and
+by step of the chunk, beside the error of holding still. Exits with 0 when all went well, 1 for a mistake or
+where rows could not be evaluated, 3 where a threshold was missed or the dataset should not be trained on, 130
+when it was interrupted, with the figures so far.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from gr00t_ros import findings
+from gr00t_ros.cli.subjects import MISTAKES, Subject, add_subject, explain, subject_of
+from gr00t_ros.data.lerobot import LeRobotDataset
+from gr00t_ros.errors import Gr00tRosError
+from gr00t_ros.findings import Finding, Level
+from gr00t_ros.robot import RobotConfig
+from gr00t_ros.share import robot_file
+from gr00t_ros.training.provenance import versions
+
+if TYPE_CHECKING:
+    from gr00t_model.policy import Gr00tPolicy
+    from gr00t_ros.training.open_loop import Evaluation
+    from gr00t_ros.training.open_loop_report import Summary
+
+DESCRIPTION = __doc__
+MISTAKE = 1
+# Apart from a mistake, so that a script can tell "not good enough" from "not evaluated".
+MISSED = 3
+INTERRUPTED = 130
+# Seconds between two states of the progress bar: a log file should not fill up with them.
+_ON_TERMINAL, _IN_LOG = 0.5, 15.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; its exit codes are those of the module's text."""
+    options = _parser().parse_args(argv)
+    try:
+        _check_files(options)
+        with _terminable():
+            if options.checkpoint is None:
+                return _describe(options)
+            return _evaluate(options)
+    except KeyboardInterrupt:
+        print("evaluate: interrupted before the first chunk; no figures and no files", file=sys.stderr)
+        return INTERRUPTED
+    except MISTAKES as error:
+        print(explain("evaluate", error), file=sys.stderr)
+        return MISTAKE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="evaluate", description=DESCRIPTION)
+    add_subject(parser, required=False)
+    add = parser.add_argument
+    add("--dataset", type=Path, required=True, metavar="DIR", help="LeRobot dataset")
+    add("--episodes", type=_numbers, metavar="3-5,8", help="default: all")
+    add(
+        "--interval",
+        type=_positive,
+        metavar="STEPS",
+        help="rows from one chunk to the next (default: the horizon, so that each step is predicted once)",
+    )
+    add("--limit", type=_positive, metavar="N", help="at most N chunks, spread over the recording")
+    add("--seed", type=int, default=0, help="of the noise; runs repeat exactly (default: %(default)s)")
+    add("--backend", default="auto", help="auto, tensorrt or pytorch (default: %(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    add("--precision", default="auto", help="as the policy node's parameter (default: %(default)s)")
+    add("--engine", type=Path, metavar="DIR", help="TensorRT engines (default: tensorrt in the checkpoint)")
+    add("--num-steps", type=int, metavar="N", help="denoising steps (default: the checkpoint's number)")
+    add("--plot", type=Path, metavar="PNG", help="predicted and recorded actions of one episode")
+    add("--plot-episode", type=int, metavar="N", help="which (default: the first that is evaluated)")
+    add("--json", type=Path, metavar="FILE", help="all figures, by joint and by horizon step")
+    for name in ("mse", "mae"):
+        add(
+            f"--max-{name}",
+            type=_threshold,
+            action="append",
+            default=[],
+            metavar="[KEY=]X",
+            help=f"exit with {MISSED} where the {name.upper()} is larger: of all values, of an action key, "
+            "or of a joint as KEY.JOINT; dataset units; repeat for several",
+        )
+    add(
+        "--better-than-hold-still",
+        action="store_true",
+        help=f"exit with {MISSED} unless the error is smaller than that of keeping the present state, on the "
+        "joints that move",
+    )
+    return parser
+
+
+# ---- what is in the recording --------------------------------------------------------------------
+
+
+def _describe(options: argparse.Namespace) -> int:
+    from gr00t_ros.training.dataset_report import report
+
+    asked = [name for name in ("plot", "embodiment_tag", "engine") if getattr(options, name) is not None]
+    if asked or options.max_mse or options.max_mae or options.better_than_hold_still:
+        raise Gr00tRosError("predictions are asked for, but no --checkpoint is given")
+    robot = None if options.robot is None else RobotConfig.from_file(robot_file(options.robot))
+    dataset = LeRobotDataset(options.dataset)
+    found = report(dataset, robot=robot, episodes=options.episodes, tell=_reading(dataset, options))
+    print(f"{dataset.path.name}: LeRobot {dataset.version}, {len(dataset)} episodes, {dataset.fps:g} fps")
+    print(findings.table(found, _width()))
+    if options.json is not None:
+        content = {"dataset": _dataset(dataset), "findings": _plain(found), "versions": versions()}
+        _write_json(options.json, content)
+    return MISSED if findings.worst(found) is Level.FAIL else 0
+
+
+# ---- a checkpoint on it --------------------------------------------------------------------------
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from gr00t_ros.training.dataset_report import report, unwell
+    from gr00t_ros.training.open_loop import Chosen, OpenLoop
+    from gr00t_ros.training.open_loop_report import Wanted, summarize, table
+
+    wanted = Wanted(dict(options.max_mse), dict(options.max_mae), options.better_than_hold_still)
+    dataset = LeRobotDataset(options.dataset)
+    subject = _subject(options)
+    found = report(
+        dataset,
+        modality=subject.processor.modality(subject.tag),
+        statistics=_statistics(subject),
+        robot=subject.robot,
+        episodes=options.episodes,
+        tell=_reading(dataset, options),
+    )
+    if unwell(found):
+        print(findings.table(unwell(found), _width()))
+    policy = _open(options, subject)
+    loop = OpenLoop(
+        policy,
+        dataset,
+        robot=subject.robot,
+        chosen=Chosen(options.episodes, options.interval, options.limit),
+        seed=options.seed,
+        trace=options.plot_episode,
+    )
+    with _Bar(loop.planned, "chunk", "evaluating") as bar:
+        evaluation = loop.run(bar.at)
+    summary = summarize(evaluation)
+    if summary is None:
+        raise KeyboardInterrupt
+    for line in _heading(policy, subject, dataset):
+        print(line)
+    print("\n".join(table(evaluation, summary)))
+    if not evaluation.complete:
+        left = loop.planned - evaluation.rows - evaluation.refused_rows
+        print(
+            f"evaluate: interrupted with {left} chunks to go; the figures are those so far, and no file is "
+            "written",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    missed = wanted.missed(summary)
+    if options.json is not None:
+        _write_json(
+            options.json, _content(options, subject, dataset, policy, evaluation, summary, found, missed)
+        )
+    if options.plot is not None:
+        from gr00t_ros.training.plotting import plot
+
+        plot(evaluation, summary, options.plot)
+        tell(f"wrote {options.plot}")
+    for text in missed:
+        print(f"evaluate: {text}", file=sys.stderr)
+    if evaluation.refused_rows:
+        print(
+            f"evaluate: {evaluation.refused_rows} chunks could not be evaluated; see above", file=sys.stderr
+        )
+        return MISTAKE
+    return MISSED if missed else 0
+
+
+def _subject(options: argparse.Namespace) -> Subject:
+    """The checkpoint; with the robot that it was fine-tuned for, where neither robot nor tag is given."""
+    if options.robot is None and options.embodiment_tag is None:
+        own = Path(options.checkpoint) / "robot.yaml"
+        if own.is_file():
+            tell(f"robot: {own}")
+            options.robot = str(own)
+    return subject_of(options)
+
+
+def _statistics(subject: Subject) -> dict[str, Any]:
+    """What the checkpoint scales by; the processor has read and checked this very file."""
+    from gr00t_model.processing.processor import STATISTICS_FILE
+
+    text = (subject.directory / STATISTICS_FILE).read_text(encoding="utf-8")
+    return dict(json.loads(text)[subject.tag])
+
+
+def _open(options: argparse.Namespace, subject: Subject) -> Gr00tPolicy:
+    from gr00t_model.policy import Gr00tPolicy
+
+    tell(f"loading {subject.directory}")
+    accuracy = subject.accuracy
+    return Gr00tPolicy(
+        subject.directory,
+        subject.tag,
+        options.backend,
+        options.device,
+        options.precision,
+        options.num_steps,
+        processor=subject.processor,
+        engine=options.engine,
+        engine_limits=accuracy["limits"],
+        joint_names=accuracy["names"],
+        tell=tell,
+    )
+
+
+def _heading(policy: Gr00tPolicy, subject: Subject, dataset: LeRobotDataset) -> Iterator[str]:
+    choice = policy.choice
+    yield (
+        f"{subject.directory.name} ({subject.tag}) on {dataset.path.name}: {choice.backend} on "
+        f"{choice.device} in {choice.precision}, {policy.num_steps} denoising steps"
+    )
+    if policy.untrained:
+        yield f"the checkpoint was never trained for {subject.tag}: its actions mean nothing"
+    yield from (f"note: {note}" for note in policy.notes)
+
+
+# ---- results -------------------------------------------------------------------------------------
+
+
+def _content(
+    options: argparse.Namespace,
+    subject: Subject,
+    dataset: LeRobotDataset,
+    policy: Gr00tPolicy,
+    evaluation: Evaluation,
+    summary: Summary,
+    found: list[Finding],
+    missed: list[str],
+) -> dict[str, Any]:
+    from gr00t_ros.training.open_loop_report import to_mapping
+
+    choice = policy.choice
+    return {
+        **to_mapping(evaluation, summary),
+        "checkpoint": {
+            "name": subject.directory.resolve().name,
+            "embodiment_tag": subject.tag,
+            "backend": choice.backend,
+            "device": str(choice.device),
+            "precision": choice.precision,
+            "num_steps": policy.num_steps,
+            "untrained": bool(policy.untrained),
+        },
+        "dataset": _dataset(dataset),
+        "robot": None if subject.robot is None else subject.robot.name,
+        "limit": options.limit,
+        "wanted": {
+            "max_mse": dict(options.max_mse),
+            "max_mae": dict(options.max_mae),
+            "better_than_hold_still": options.better_than_hold_still,
+        },
+        "missed": missed,
+        "findings": _plain(found),
+        "versions": versions(),
+    }
+
+
+def _dataset(dataset: LeRobotDataset) -> dict[str, Any]:
+    return {
+        "name": dataset.path.resolve().name,
+        "version": dataset.version,
+        "episodes": len(dataset),
+        "fps": dataset.fps,
+    }
+
+
+def _plain(found: list[Finding]) -> list[dict[str, str]]:
+    return [{**asdict(finding), "level": finding.level.name} for finding in found]
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """All or nothing. Raises OSError."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+    tell(f"wrote {path}")
+
+
+def tell(text: str) -> None:
+    """A line about what is being done; results alone go to standard output."""
+    print(text, file=sys.stderr, flush=True)
+
+
+# ---- while it runs -------------------------------------------------------------------------------
+
+
+class _Bar:
+    """A progress bar with the time left, on stderr."""
+
+    def __init__(self, total: int, unit: str, text: str) -> None:
+        interval = _ON_TERMINAL if sys.stderr.isatty() else _IN_LOG
+        self._bar = tqdm(total=total, unit=unit, desc=text, mininterval=interval, miniters=0)
+
+    def at(self, done: int) -> None:
+        """So many are done."""
+        self._bar.update(done - self._bar.n)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+
+def _reading(dataset: LeRobotDataset, options: argparse.Namespace) -> Any:
+    """What ``report`` tells its progress to."""
+    total = len(dataset if options.episodes is None else options.episodes)
+    bar = _Bar(total, "episode", "reading")
+
+    def tell_bar(done: int) -> None:
+        bar.at(done)
+        if done == total:
+            bar.__exit__()
+
+    return tell_bar
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the work as Ctrl-C does: with the figures so far."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# ---- options -------------------------------------------------------------------------------------
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Before minutes of work: what is to be written can be."""
+    for path in (options.json, options.plot):
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise Gr00tRosError(f"{path} cannot be written: expected a file in a folder that exists")
+    if options.plot is not None:
+        from gr00t_ros.training.plotting import require_matplotlib
+
+        require_matplotlib()
+    elif options.plot_episode is not None:
+        raise Gr00tRosError("--plot-episode says what --plot shows, but there is no --plot")
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """``3-5,8`` as (3, 4, 5, 8)."""
+    found: list[int] = []
+    for part in text.split(","):
+        ends = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if ends is None:
+            raise argparse.ArgumentTypeError(f"{part!r} is not an episode or a range such as 3-5")
+        first, last = int(ends[1]), int(ends[2] or ends[1])
+        if last < first:
+            raise argparse.ArgumentTypeError(f"{part!r} ends before it begins")
+        found += range(first, last + 1)
+    return tuple(dict.fromkeys(found))
+
+
+def _threshold(text: str) -> tuple[str, float]:
+    key, _, value = text.rpartition("=")
+    try:
+        limit = float(value)
+    except ValueError:
+        limit = -1.0
+    if not limit >= 0.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0, or KEY=number")
+    return key or "all", limit
+
+
+def _width() -> int | None:
+    """Columns of the terminal; None where there is none, and lines may be long."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
