@@ -110,8 +110,11 @@ class Episode:
             )
         return values[:, group.start : group.end]
 
-    def frames(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
-        """Decoded frames uint8 [H, W, 3] RGB of the rows start..stop, one a row."""
+    def frames(
+        self, key: str, start: int = 0, stop: int | None = None, *, threads: int = 0
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Decoded frames uint8 [H, W, 3] RGB of the rows start..stop, one a row; ``threads`` as for
+        ``video.frames_at``."""
         if key not in self.videos:
             raise DatasetError(
                 f"episode {self.index}: no video {key!r}; it has {', '.join(self.videos) or 'none'}"
@@ -123,7 +126,7 @@ class Episode:
         times = span.start + (self.timestamps - self.timestamps[0])[start:stop]
         if len(times) == 0:
             return iter(())
-        return frames_at(span.path, times, 0.5 / self.fps)
+        return frames_at(span.path, times, 0.5 / self.fps, threads)
 
 
 class LeRobotDataset:

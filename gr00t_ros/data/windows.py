@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gr00t_ros.data.lerobot import Episode, LeRobotDataset
 from gr00t_ros.data.mapping import map_groups
+from gr00t_ros.data.video import probe
 from gr00t_ros.errors import DatasetError
 from gr00t_ros.robot import RobotConfig
 
@@ -175,19 +176,56 @@ class WindowReader:
             at = [row + delta for delta in deltas]
             yield self.observation(episode, row, {key: one.take(at) for key, one in passing.items()})
 
-    def frames(self, episode: Episode, key: str, start: int, stop: int) -> Iterator[Frames]:
-        """Decoded frames [H, W, 3] of the rows start..stop of a video key, one after the other."""
-        return episode.frames(self._videos[key], start, stop)
+    def frames(
+        self, episode: Episode, key: str, start: int, stop: int, *, threads: int = 0
+    ) -> Iterator[Frames]:
+        """Decoded frames [H, W, 3] of the rows start..stop of a video key, one after the other; ``threads``
+        as for ``video.frames_at``."""
+        return episode.frames(self._videos[key], start, stop, threads=threads)
 
     def _frames(self, episode: Episode, key: str, row: int) -> Frames:
         deltas = self.modality["video"].delta_indices
         start = row + min(deltas)
-        decoded = _Passing(self.frames(episode, key, start, row + max(deltas) + 1), start)
+        decoded = _Passing(self.frames(episode, key, start, row + max(deltas) + 1, threads=1), start)
         return decoded.take([row + delta for delta in deltas])
 
     def instruction(self, episode: Episode, row: int) -> str:
-        """The task text of a row: the dataset's, else the robot's default, else empty."""
-        return episode.instructions[row] or (self._robot.instruction.default if self._robot else "")
+        """The task text of a row: what the language key names in modality.json, else the dataset's own, else
+        the robot's default, else empty."""
+        text = episode.instructions[row]
+        column = self._annotation
+        if column in episode.columns:
+            number = int(np.asarray(episode.columns[column]).reshape(-1)[row])
+            text = self.dataset.tasks.get(number, "")
+        return text or (self._robot.instruction.default if self._robot else "")
+
+    @cached_property
+    def _annotation(self) -> str:
+        """The column behind the language key, as GR00T's modality.json tells it; it need not be there."""
+        key = self.modality["language"].modality_keys[0]
+        entries = (self.dataset.modality or {}).get("annotation") or {}
+        entry = entries.get(key.removeprefix("annotation.")) or {}
+        return str(entry.get("original_key") or key)
+
+    def check_videos(self, episode: Episode) -> None:
+        """Looks into the headers of the episode's videos: whether they run at the dataset's fps and are as
+        long as the rows. Raises DatasetError that names the file."""
+        fps = self.dataset.fps
+        for feature in self._videos.values():
+            span = episode.videos[feature]
+            facts = probe(span.path)
+            if facts.rate and abs(facts.rate / fps - 1.0) > MOST_RATE_ERROR:
+                raise DatasetError(
+                    f"{span.path}: runs at {facts.rate:.3g} frames a second, info.json says fps {fps:g}; "
+                    "correct fps where it is wrong, or convert the recording again"
+                )
+            last = span.start + float(episode.timestamps[-1] - episode.timestamps[0])
+            # The last frame begins one period before the video ends.
+            if facts.seconds and facts.seconds < last - 0.5 / fps:
+                raise DatasetError(
+                    f"{span.path}: {facts.seconds:.2f} s long, but episode {episode.index} has rows until "
+                    f"{last:.2f} s; the video does not fit the episode's rows"
+                )
 
     # -- values --
 

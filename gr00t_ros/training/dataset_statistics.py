@@ -21,7 +21,7 @@ from gr00t_model.errors import Gr00tError
 from gr00t_model.processing import ActionConfig, ModalityConfig, poses
 from gr00t_ros.data.lerobot import Episode
 from gr00t_ros.data.statistics import KEPT_VALUES, RunningStatistics
-from gr00t_ros.data.windows import WindowReader
+from gr00t_ros.data.windows import MOST_RATE_ERROR, WindowReader
 from gr00t_ros.errors import DatasetError
 from gr00t_ros.training.samples import DatasetSource, OpenSource
 
@@ -72,9 +72,12 @@ class _Embodiment:
     steps: dict[str, list[RunningStatistics]] = field(default_factory=dict)
 
     def add(self, source: OpenSource, report: Callable[[str], None]) -> None:
-        frozen = []
+        frozen, unnamed = [], []
         for number in source.episodes:
             episode = source.episode(number)
+            source.reader.check_videos(episode)
+            if not all(source.reader.instruction(episode, row) for row in source.reader.rows(episode)):
+                unnamed.append(number)
             states, actions = source.reader.states(episode), source.reader.action_rows(episode)
             for kind, groups in (("state", states), ("action", actions)):
                 for key, values in groups.items():
@@ -83,8 +86,23 @@ class _Embodiment:
                 self._add_steps(key, chunks)
             if len(episode) > 1 and not any(np.ptp(values, axis=0).any() for values in states.values()):
                 frozen.append(number)
+        where, everywhere = source.dataset.path, len(source.episodes)
         if frozen:
-            report(_frozen(source, frozen))
+            report(
+                f"{where}: no state changes in {_episodes(frozen, everywhere)}: a frozen stream, or a robot "
+                "that did not move"
+            )
+        if unnamed:
+            report(
+                f"{where}: rows without a task text in {_episodes(unnamed, everywhere)}; the network is "
+                "given an empty instruction there"
+            )
+        robot = source.source.robot
+        if robot is not None and abs(source.dataset.fps / robot.step_rate - 1.0) > MOST_RATE_ERROR:
+            report(
+                f"{where}: {source.dataset.fps:g} rows a second, but the robot's step_rate is "
+                f"{robot.step_rate:g}; it would move at another speed than it was shown"
+            )
 
     def _running(self, kind: str, key: str, source: OpenSource) -> RunningStatistics:
         where = f"{source.dataset.path}: {kind}.{key}"
@@ -127,8 +145,8 @@ class _Embodiment:
             entry = groups[kind][key] = running.result()
             constant = np.flatnonzero(np.equal(entry["min"], entry["max"])).tolist()
             if constant:
-                which = "values" if len(constant) == len(entry["min"]) else f"values {_listed(constant)}"
-                report(f"{self.tag}: the {which} of {kind}.{key} never change; nothing is learned from them")
+                which = f"number {_listed(constant)}" if len(constant) < len(entry["min"]) else "all of it"
+                report(f"{self.tag}: {kind}.{key} never changes ({which}); nothing is learned from that")
         groups["relative_action"] = {key: self._per_step(key, report) for key in self.steps}
         return groups
 
@@ -157,12 +175,10 @@ def _difference(action: ActionConfig, key: str, episode: Episode, values: Array,
         ) from None
 
 
-def _frozen(source: OpenSource, episodes: list[int]) -> str:
-    whole = len(episodes) == len(source.episodes)
-    which = "all episodes" if whole else f"episode {_listed(episodes)}"
-    return (
-        f"{source.dataset.path}: no state changes in {which}: a frozen stream, or a robot that did not move"
-    )
+def _episodes(numbers: Sequence[int], total: int) -> str:
+    if len(numbers) == total:
+        return "all episodes"
+    return f"episode{'s' if len(numbers) > 1 else ''} {_listed(numbers)}"
 
 
 def _listed(numbers: Sequence[int]) -> str:

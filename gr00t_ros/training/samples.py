@@ -139,7 +139,7 @@ def load_shard(
     first, stop = min(wanted), max(wanted) + 1
     frames: dict[str, dict[int, NDArray[np.uint8]]] = {}
     for key in source.reader.modality["video"].modality_keys:
-        decoded = source.reader.frames(recorded, key, first, stop)
+        decoded = source.reader.frames(recorded, key, first, stop, threads=1)
         frames[key] = {
             row: processor.reduce_image(frame)
             for row, frame in zip(range(first, stop), decoded, strict=True)

@@ -177,14 +177,13 @@ class _Lane:
         return encode(source, processor, self._shard(number, draw), draw.episode, draw.row, rng)
 
     def _shard(self, number: int, draw: Draw) -> LoadedShard:
-        """The frames of a sample's shard, decoded when the first of them is needed and let go after the
-        last."""
+        """The frames of a sample's shard, decoded when the first of them is needed and let go when others
+        take their place."""
         loaded, drawing = self._loaded[number], self._drawings[number]
         key = (draw.epoch, draw.shard)
-        open_now = {(draw.epoch, shard) for shard in drawing.open()} | {key}
-        for old in [old for old in loaded if old not in open_now]:
-            del loaded[old]
         if key not in loaded:
+            for old in loaded.keys() - {(draw.epoch, shard) for shard in drawing.open()}:
+                del loaded[old]
             rows = [draw.row, *drawing.remaining(draw.shard)]
             loaded[key] = load_shard(self._stream.sources[number], self._stream.processor, draw.episode, rows)
         return loaded[key]
