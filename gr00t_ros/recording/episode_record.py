@@ -22,9 +22,9 @@ FORMAT = 1
 class EpisodeRecord:
     """One episode. Times are ROS time in ns since 1970, as in the bag.
 
-    ``instruction`` is what holds for the episode; ``told`` is what it was when it began, which differs after a
-    correction. ``stop_ns`` is 0 and ``ended_by`` empty for as long as the episode runs, and so for one whose
-    recorder was killed. ``audit`` is ``recording.audit.Audit.as_dict()``, empty without a bag.
+    ``instruction`` is what holds for the episode; ``told`` is what it was when it began, which differs after
+    a correction. ``stop_ns`` is 0 and ``ended_by`` empty for as long as the episode runs, and so for one
+    whose recorder was killed. ``audit`` is ``recording.audit.Audit.as_dict()``, empty without a bag.
     """
 
     episode: str

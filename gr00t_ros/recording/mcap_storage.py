@@ -57,6 +57,9 @@ class _Unbuffered:
 class SafeMcapWriter(McapWriter):
     """See the module."""
 
+    path: Path
+    chunk: Any
+
     def __init__(self, path: Path, compression: CompressionMode) -> None:
         """``path`` is the folder; the file in it is called as the folder will be."""
         super().__init__(path, compression)
@@ -99,6 +102,9 @@ class McapBag(Writer):
     """A rosbag2 folder with zstd chunks."""
 
     STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.MCAP: SafeMcapWriter}  # noqa: RUF012
+
+    min_timestamp: int
+    max_timestamp: int
 
     def __init__(self, path: Path) -> None:
         """``path`` must not exist. Opens at once; raises OSError or rosbags' WriterError."""

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The instruction topic as the recorder hears it: each text once, with when it came.
+
+A subscription that asks for latched samples does not match a plain publisher, and one that does not ask gets
+none, so there are two, and what a latched publisher says comes twice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.serialization import deserialize_message
+from std_msgs.msg import String
+
+from gr00t_ros.nodes.polling import Polled, nothing
+from gr00t_ros.nodes.qos import silent_event_callbacks
+from gr00t_ros.nodes.recorded_topics import received_ns, sent_ns, taken
+
+# Texts that wait at most, and those remembered to know a repetition: more in one look are no instructions.
+DEPTH = 10
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One text, as it came. Times by the system's clock, in ns; ``sent_ns`` is the publisher's."""
+
+    text: str
+    data: bytes
+    received_ns: int
+    sent_ns: int
+
+
+class InstructionTopic:
+    """Two subscriptions to one topic. One thread uses it."""
+
+    def __init__(self, node: Node, topic: str) -> None:
+        group = Polled()
+        self._known: deque[tuple[int, bytes]] = deque(maxlen=2 * DEPTH)
+        self._subscriptions = [
+            node.create_subscription(
+                String,
+                topic,
+                nothing,
+                QoSProfile(depth=DEPTH, durability=durability),
+                callback_group=group,
+                event_callbacks=silent_event_callbacks(),
+                raw=True,
+            )
+            for durability in (DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL)
+        ]
+
+    def new(self) -> Iterator[Heard]:
+        """What came since the last time, oldest first within each subscription."""
+        for subscription in self._subscriptions:
+            while (found := taken(subscription)) is not None:
+                data, info = found
+                sent = sent_ns(info)
+                if sent and (sent, data) in self._known:
+                    continue
+                self._known.append((sent, data))
+                yield Heard(deserialize_message(data, String).data, data, received_ns(info), sent)
