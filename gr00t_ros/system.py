@@ -100,6 +100,19 @@ POLICY_ARGUMENTS = (
     Argument("log_level", "info", "debug, info, warn, error or fatal"),
 )
 
+RECORD_ARGUMENTS = (
+    Argument("robot", "so101", "name of a shipped robot description, or the path of a robot YAML"),
+    Argument("output", "episodes", "folder that the episodes lie in"),
+    Argument("instruction", "", "what the robot is told; the instruction topic and start override it"),
+    Argument("all_topics", "false", "record all topics, not only those of the robot YAML"),
+    Argument("write_bags", "true", "false only marks episodes, for use beside ros2 bag record"),
+    Argument("params_file", "", "ROS 2 parameter file with what is no launch argument; read last"),
+    Argument("namespace", "/gr00t", "namespace of the node"),
+    Argument("use_sim_time", "false", "take the time from /clock"),
+    DDS_PROFILE,
+    Argument("log_level", "info", "debug, info, warn, error or fatal"),
+)
+
 DEMO_ARGUMENTS = (
     Argument("checkpoint", "", "directory of a checkpoint; empty makes a small one with random weights"),
     Argument("duration", "30.0", "seconds until the demo ends by itself; 0 means never"),
@@ -180,6 +193,38 @@ def policy_programs(arguments: Mapping[str, str]) -> list[Program]:
             )
         )
     return programs
+
+
+def record_programs(arguments: Mapping[str, str]) -> list[Program]:
+    """The episode recorder, from the values of ``RECORD_ARGUMENTS``.
+
+    Raises:
+        RobotConfigError: the robot is not found.
+        Gr00tRosError: an argument is unknown or does not read as its type, or params_file is of no use.
+    """
+    values = with_defaults(RECORD_ARGUMENTS, arguments)
+    parameters: dict[str, ParameterValue] = {
+        "use_sim_time": _boolean(values, "use_sim_time"),
+        # Here a relative folder means the one that the launch was started in.
+        "output": str(Path(values["output"]).expanduser().absolute()),
+        "instruction": values["instruction"],
+        "all_topics": _boolean(values, "all_topics"),
+        "write_bags": _boolean(values, "write_bags"),
+    }
+    files = [share.config_file("record.yaml"), share.robot_file(values["robot"])]
+    if values["params_file"]:
+        files.append(parameter_file.checked(values["params_file"], {"episode_recorder": parameters}))
+    return [
+        Program(
+            name="episode_recorder",
+            executable="episode_recorder",
+            namespace=values["namespace"],
+            parameter_files=tuple(files),
+            parameters=parameters,
+            environment=_dds_environment(values),
+            log_level=values["log_level"],
+        )
+    ]
 
 
 def demo_programs(arguments: Mapping[str, str]) -> list[Program]:

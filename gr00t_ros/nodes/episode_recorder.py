@@ -124,8 +124,8 @@ class EpisodeRecorder(Node):
         self.get_logger().info(f"ready: {what} of robot {self.robot.name} into {self.folder.path}")
         for path in self.folder.leftovers():
             self.get_logger().warning(
-                f"{path} was left by a recorder that was killed. It is kept, and bag_to_dataset recovers it as "
-                "far as it goes"
+                f"{path} was left by a recorder that was killed. It is kept, and bag_to_dataset recovers what "
+                "is in it"
             )
 
     # rclpy ties each calling line to one severity, so a sentence that is told by others passes through these.
