@@ -268,9 +268,7 @@ def _finite(values: Values, names: Sequence[str], path: str) -> Values:
 # ---- the state one step later --------------------------------------------------------------------
 
 
-def _state_columns(
-    robot: RobotConfig, group: ActionGroupConfig
-) -> Callable[[Mapping[str, Action]], Action]:
+def _state_columns(robot: RobotConfig, group: ActionGroupConfig) -> Callable[[Mapping[str, Action]], Action]:
     path = f"robot.action.{group.key}"
     why = "recording.action_source is future_state, which takes actions from states; use commands"
     if group.representation == TWIST:

@@ -78,7 +78,8 @@ def find_files(path: Path) -> BagFiles:
 
 
 def unpacked(files: BagFiles, stack: contextlib.ExitStack) -> Iterator[Storage]:
-    """Readers of the files. What is compressed as a whole is unpacked into a folder that ``stack`` removes."""
+    """Readers of the files. What is compressed as a whole is unpacked, into a folder that ``stack``
+    removes."""
     packed = [file for file in files.paths if file.suffix in ZSTD_SUFFIXES]
     folder = Path()
     if packed:
@@ -126,7 +127,9 @@ def _metadata(path: Path, found: Mapping[str, Path]) -> tuple[list[str], int, li
 
 def _storage_files(folder: Path) -> list[Path]:
     files = [file for file in folder.iterdir() if file.is_file() and _storage_suffix(file)]
-    return sorted(files, key=lambda file: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", file.name)])
+    return sorted(
+        files, key=lambda file: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", file.name)]
+    )
 
 
 def _storage_suffix(file: Path) -> str | None:

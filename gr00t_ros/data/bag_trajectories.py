@@ -107,9 +107,7 @@ def _begun(
     return times, positions, velocities
 
 
-def _column(
-    points: Sequence[Any], field: str, columns: list[int], width: int, path: str
-) -> Values | None:
+def _column(points: Sequence[Any], field: str, columns: list[int], width: int, path: str) -> Values | None:
     """A field of all points [P, D]; None where none of them has it."""
     sizes = {len(getattr(point, field)) for point in points}
     if sizes == {0}:

@@ -133,7 +133,8 @@ class Bag:
             for storage, survey in zip(self._storages, self._surveys, strict=True):
                 if survey.by_topic:
                     first, last = start_ns or 0, 2**63 if stop_ns is None else stop_ns
-                    found = (m for m in storage.by_time(topics) if first <= m.receive_ns < last)
+                    sorted_ = storage.by_time(topics)
+                    found: Iterator[Stored] = (m for m in sorted_ if first <= m.receive_ns < last)
                 else:
                     found = storage.stored(topics, start_ns, stop_ns)
                 for message in found:

@@ -17,8 +17,8 @@ from pathlib import Path
 from struct import Struct
 from typing import BinaryIO
 
-from gr00t_ros.data.bags_storage import Definition, Stored, Survey, apart
 from gr00t_ros.data.bags_packed import decompressed
+from gr00t_ros.data.bags_storage import Definition, Stored, Survey, apart
 from gr00t_ros.errors import DatasetError
 
 MAGIC = b"\x89MCAP0\r\n"

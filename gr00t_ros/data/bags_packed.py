@@ -16,6 +16,7 @@ from gr00t_ros.errors import DatasetError
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 ZSTD_SUFFIXES = (".zstd", ".zst")
 _PIECE = 4 * 1024 * 1024
+_DAMAGED: tuple[type[Exception], ...] = (EOFError, ValueError, RuntimeError, MemoryError)
 
 
 def decompressed(data: memoryview, compression: str, size: int) -> memoryview:
@@ -32,7 +33,7 @@ def decompressed(data: memoryview, compression: str, size: int) -> memoryview:
             return memoryview(lz4.LZ4FrameDecompressor().decompress(data))
     except ImportError as error:
         raise DatasetError(f"{compression} needs a Python package that is not installed ({error})") from None
-    except (EOFError, ValueError, RuntimeError, MemoryError, *_zstd_errors()) as error:
+    except _DAMAGED + _zstd_errors() as error:
         raise DatasetError(f"{compression} data is damaged: {error}") from error
     raise DatasetError(f"compression {compression!r} is not known, expected zstd or lz4")
 
@@ -48,7 +49,7 @@ def decompress_file(source: Path, target: Path) -> bool:
                     piece = unpacker.unused_data if unpacker.eof else b""
                     if piece:  # files that were appended to have several frames
                         unpacker = _zstd()
-            except (EOFError, ValueError, *_zstd_errors()):
+            except _DAMAGED + _zstd_errors():
                 return False
     return bool(unpacker.eof)
 
@@ -79,7 +80,7 @@ def _zstd() -> Any:
     return found.decompressobj() if module.__name__ == "zstandard" else found
 
 
-def _zstd_errors() -> tuple[type[BaseException], ...]:
+def _zstd_errors() -> tuple[type[Exception], ...]:
     try:
         return (_zstd_module().ZstdError,)
     except ImportError:

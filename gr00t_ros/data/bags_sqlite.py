@@ -48,7 +48,7 @@ class SqliteFile:
                 self._damaged(sum(counts.values()), error)
             definitions = self._definitions(database)
         return Survey(
-            {name: kind for name, kind in topics.values()},
+            dict(topics.values()),
             {name: counts.get(number, 0) for number, (name, _) in topics.items()},
             low if counts else 0,
             high,

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the episodes of a recording begin and end, what they are called, and what was said about them later.
+
+By the recorder's marks (``gr00t_ros/msg/EpisodeEvent``), by changes of the instruction, or a bag an episode.
+A mark that throws away or labels an episode comes after the episode: all marks are read before any row is
+made.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gr00t_ros.data.bag_recovery import RECORDING_SUFFIX
+from gr00t_ros.data.bags import Bag
+from gr00t_ros.data.bags_storage import Definition, Stored
+from gr00t_ros.data.bags_types import Types
+from gr00t_ros.errors import DatasetError, MessageError
+from gr00t_ros.state_reading import stamp_ns
+
+EVENTS_TOPIC = "/gr00t/episode_recorder/events"
+EVENT_TYPE = "gr00t_ros/msg/EpisodeEvent"
+RECORD_FILE = "episode.json"
+
+AUTO, MARKS, INSTRUCTION, BAG = "auto", "marks", "instruction", "bag"
+RULES = (AUTO, MARKS, INSTRUCTION, BAG)
+
+# For bags of recorders that store no definitions (before Iron).
+_DEFINITION = Definition(
+    "ros2msg",
+    "uint8 START=1\nuint8 STOP=2\nuint8 DISCARD=3\nuint8 LABEL=4\nstd_msgs/Header header\nuint8 event\n"
+    "string episode\nstring instruction\nstring label\n"
+    f"{'=' * 80}\nMSG: std_msgs/Header\nbuiltin_interfaces/Time stamp\nstring frame_id\n"
+    f"{'=' * 80}\nMSG: builtin_interfaces/Time\nint32 sec\nuint32 nanosec\n",
+)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One message of the recorder. ``kind`` is START, STOP, DISCARD or LABEL."""
+
+    kind: str
+    time_ns: int
+    receive_ns: int
+    episode: str
+    instruction: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What is known of an episode at the end of the recording. An empty ``instruction`` says that the
+    instruction topic tells; ``corrected`` that it was changed afterwards, for the whole episode."""
+
+    name: str
+    instruction: str = ""
+    corrected: bool = False
+    label: str = ""
+    discarded: bool = False
+
+
+class Marks:
+    """The marks of one bag: the episodes in the order in which they began."""
+
+    def __init__(self, marks: list[Mark]) -> None:
+        self.episodes: list[Episode] = []
+        for mark in marks:
+            if mark.kind == "START":
+                self.episodes.append(Episode(mark.episode, mark.instruction.strip(), label=mark.label))
+                continue
+            at = self._find(mark.episode)
+            if at is None:
+                continue  # of an episode that this bag does not hold
+            old = self.episodes[at]
+            told = mark.instruction.strip()
+            changed = mark.kind == "LABEL" and told not in ("", old.instruction)
+            self.episodes[at] = replace(
+                old,
+                instruction=told if changed else old.instruction,
+                corrected=old.corrected or changed,
+                label=mark.label or old.label,
+                discarded=old.discarded or mark.kind == "DISCARD",
+            )
+
+    @classmethod
+    def of(cls, bag: Bag) -> Marks:
+        """Reads them. Raises DatasetError where they cannot be understood."""
+        if bag.topics.get(EVENTS_TOPIC) != EVENT_TYPE:
+            return cls([])
+        return cls([read_mark(bag.types, stored) for stored in bag.stored([EVENTS_TOPIC])])
+
+    def _find(self, name: str) -> int | None:
+        """The newest episode of a name; without a name the newest of all."""
+        places = [i for i, episode in enumerate(self.episodes) if not name or episode.name == name]
+        return places[-1] if places else None
+
+
+def read_mark(types: Types, stored: Stored) -> Mark:
+    """One recorded mark. Raises DatasetError."""
+    try:
+        try:
+            message: Any = types.decode(stored.type, stored.data, stored.topic)
+        except DatasetError:
+            message = Types({EVENT_TYPE: _DEFINITION}).decode(stored.type, stored.data, stored.topic)
+        kinds = {getattr(message, name): name for name in ("START", "STOP", "DISCARD", "LABEL")}
+        kind = kinds[int(message.event)]
+    except (MessageError, AttributeError, KeyError) as error:
+        raise DatasetError(f"{stored.topic}: a mark of the recorder cannot be read ({error})") from error
+    return Mark(
+        kind,
+        stamp_ns(message.header.stamp) or stored.receive_ns,
+        stored.receive_ns,
+        str(message.episode),
+        str(message.instruction),
+        str(message.label),
+    )
+
+
+def bag_name(bag: Bag) -> str:
+    """What a bag is called in the dataset: its folder, without what a killed recorder left behind it."""
+    return bag.path.resolve().name.removesuffix(RECORDING_SUFFIX)
+
+
+def recorded_episode(bag: Bag) -> Episode | None:
+    """What the recorder wrote about the one episode of a bag, in the bag's folder; None where it did not.
+
+    Raises:
+        DatasetError: the file is damaged.
+    """
+    path = bag.path / RECORD_FILE
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        texts = {key: str(record.get(key) or "").strip() for key in ("episode", "instruction", "label")}
+    except (OSError, ValueError, AttributeError) as error:
+        raise DatasetError(f"{path}: cannot be read ({error}); remove it to convert without it") from error
+    return Episode(texts["episode"] or bag_name(bag), texts["instruction"], False, texts["label"])
+
+
+def chosen_rule(rule: str, marks: Marks, bag: Bag) -> str:
+    """How this bag is split: ``auto`` takes marks where there are any, else the instruction.
+
+    Raises:
+        DatasetError: marks are wanted and there are none.
+    """
+    if rule == AUTO:
+        return MARKS if marks.episodes else INSTRUCTION
+    if rule == MARKS and not marks.episodes:
+        raise DatasetError(
+            f"{bag.path}: no START on {EVENTS_TOPIC}, which --episodes marks needs; use --episodes "
+            "instruction or bag"
+        )
+    return rule
