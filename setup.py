@@ -56,6 +56,7 @@ TOOLS = {
     "benchmark": "gr00t_ros.cli.benchmark:main",
     "build_engine": "gr00t_ros.cli.build_engine:main",
     "evaluate": "gr00t_ros.cli.evaluate:main",
+    "finetune": "gr00t_ros.cli.finetune:main",
     "random_checkpoint": "gr00t_ros.cli.random_checkpoint:main",
 }
 """Commands that work where there is no ROS 2."""

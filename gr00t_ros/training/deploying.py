@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A checkpoint that the policy loads as it is: weights, processor, statistics, robot, provenance.
+
+Written into every checkpoint folder of a run, so that each can be evaluated and deployed while training goes
+on.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gr00t_model import Gr00tN1d6, Gr00tN1d6Config, Gr00tProcessor
+from gr00t_model.checkpoint import save_tensors
+from gr00t_ros.training.lora import deployed_value
+from gr00t_ros.training.preparing import Recording
+from gr00t_ros.training.provenance import PROVENANCE_FILE
+from gr00t_ros.training.saving import write_json
+
+ROBOT_FILE = "robot.yaml"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What goes into a checkpoint besides the weights of the moment.
+
+    ``config`` is the network's own, kept apart because trainers write into the one that the network holds.
+    ``robots`` are robot descriptions by the name that they get.
+    """
+
+    config: Gr00tN1d6Config
+    processor: Gr00tProcessor
+    robots: Mapping[str, Path]
+    tokenizer_files: Sequence[Path]
+    provenance: Mapping[str, Any]
+    dtype: torch.dtype = torch.bfloat16
+
+    @classmethod
+    def of(
+        cls,
+        model: Gr00tN1d6,
+        processor: Gr00tProcessor,
+        recordings: Sequence[Recording],
+        tokenizer_files: Sequence[Path],
+        provenance: Mapping[str, Any],
+        dtype: torch.dtype,
+    ) -> Deployment:
+        """The deployment of a run."""
+        config = copy.deepcopy(model.config)
+        return cls(config, processor, robot_files(recordings), tokenizer_files, provenance, dtype)
+
+    def write(self, model: Gr00tN1d6, directory: Path, step: int) -> None:
+        """Write it with the network's present weights, adapters merged.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        self.processor.save_pretrained(directory)
+        for source in self.tokenizer_files:
+            shutil.copyfile(source, directory / source.name)
+        for name, source in self.robots.items():
+            shutil.copyfile(source, directory / name)
+        write_json(directory / PROVENANCE_FILE, {**self.provenance, "steps": step})
+        save_tensors(self.config, deployed_value(model), directory, dtype=self.dtype)
+
+
+def robot_files(recordings: Sequence[Recording]) -> dict[str, Path]:
+    """``robot.yaml`` for the only robot of a run, ``robot_<tag>.yaml`` each where there are several."""
+    found = {recording.tag: recording.robot_path for recording in recordings}
+    known = {tag: path for tag, path in found.items() if path is not None}
+    if len(found) == 1 and known:
+        return {ROBOT_FILE: next(iter(known.values()))}
+    return {f"robot_{tag}.yaml": path for tag, path in known.items()}

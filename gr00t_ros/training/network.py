@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network of a run: where its weights come from, what of it is trained, and in which number types.
+
+The rules are the reference's (``gr00t_model/network/trainable.py``); this module applies them to a base
+checkpoint or a preset and to what the options change.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gr00t_model import Gr00tN1d6, Gr00tN1d6Config, Gr00tProcessor
+from gr00t_model.checkpoint import NOT_FOR_ACTIONS, load_model, read_config, resolve
+from gr00t_model.network.initial import initial_value
+from gr00t_model.processing.processor import STATISTICS_FILE
+from gr00t_model.processing.tokenizer import QwenTokenizer, load_tokenizer
+from gr00t_ros.training.lora import FROZEN_BY, add_adapters
+from gr00t_ros.training.options import PRESETS, Options
+
+# `--from-scratch`: nothing is frozen.
+EVERYTHING: Mapping[str, Any] = {
+    "tune_visual": True,
+    "tune_llm": True,
+    "tune_projector": True,
+    "tune_diffusion_model": True,
+    "tune_vlln": True,
+}
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+)
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a run starts from. Without ``directory`` it is a preset with random weights.
+
+    ``statistics`` are the base's, of all its embodiments, as ``statistics.json`` has them.
+    """
+
+    name: str
+    config: Gr00tN1d6Config
+    directory: Path | None = None
+    processor: Gr00tProcessor | None = None
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tokenizer_files(self) -> list[Path]:
+        """The checkpoint's own tokenizer, where it brings one."""
+        found = [] if self.directory is None else [self.directory / name for name in _TOKENIZER_FILES]
+        return [path for path in found if path.is_file()]
+
+    def tokenizer(self) -> QwenTokenizer | None:
+        """It, read; None where the installed one is used."""
+        return load_tokenizer(self.directory) if self.tokenizer_files else None
+
+
+def open_base(name: str) -> Base:
+    """A preset, or a checkpoint with its processor; weights are read later, by :func:`build_network`.
+
+    Raises:
+        CheckpointError, ConfigError: there is no such checkpoint, or it is damaged.
+    """
+    if name in PRESETS:
+        return Base(name, getattr(Gr00tN1d6Config, name)())
+    directory = resolve(name)
+    processor = Gr00tProcessor.from_pretrained(directory)
+    statistics = json.loads((directory / STATISTICS_FILE).read_text(encoding="utf-8"))
+    return Base(name, read_config(directory), directory, processor, statistics)
+
+
+def build_network(base: Base, options: Options, *, bf16: bool) -> Gr00tN1d6:
+    """The network with its starting weights on the CPU, ready to be trained: frozen, adapted and cast.
+
+    A preset has random weights of the seed. With ``from_scratch`` a checkpoint gives only its vision and
+    language, and the action head starts anew.
+
+    Raises:
+        CheckpointError: the base's weights are missing or damaged.
+        ConfigError: an option that the network refuses.
+    """
+    if base.directory is None:
+        torch.manual_seed(options.seed)
+        model = Gr00tN1d6(base.config)
+    else:
+        model = load_model(base.directory)
+        if options.from_scratch:
+            _start_anew(model.action_head, options.seed)
+    configure(model, options)
+    cast(model, bf16=bf16)
+    if options.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model
+
+
+def outline(base: Base, options: Options, *, bf16: bool) -> Gr00tN1d6:
+    """The same network without memory for its weights, to be counted."""
+    model = Gr00tN1d6.on_meta(base.config)
+    configure(model, options)
+    cast(model, bf16=bf16)
+    return model
+
+
+def configure(model: Gr00tN1d6, options: Options) -> None:
+    """Set what is trained and the two regularisers of the state, as the base has them and the options change
+    them; adapters come in here as well."""
+    if options.state_dropout is not None:
+        _set_state_dropout(model, options.state_dropout, options.seed)
+    if options.state_noise is not None:
+        model.config.state_additive_noise_scale = options.state_noise
+    flags: dict[str, Any] = dict(EVERYTHING) if options.from_scratch else {}
+    for part in options.lora.parts:
+        flags.update(FROZEN_BY[part])
+    model.set_trainable(**{**flags, **options.tune})
+    # They take no part in the loss, so they would wait for gradients that never come.
+    for name, parameter in model.named_parameters():
+        if name.startswith(NOT_FOR_ACTIONS):
+            parameter.requires_grad_(False)
+    add_adapters(model, options.lora)
+
+
+def cast(model: Gr00tN1d6, *, bf16: bool) -> None:
+    """The reference's types of mixed-precision training, or float32 throughout.
+
+    A frozen diffusion transformer is kept in bfloat16 too: autocast rounds its weights to that in front of
+    every product, so that float32 would only take more memory (a test compares the losses).
+    """
+    if not bf16:
+        model.to(torch.float32)
+        return
+    model.cast_for_training()
+    for name, parameter in model.action_head.model.named_parameters():
+        if not parameter.requires_grad and "lora_" not in name:
+            parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def use_autocast(model: nn.Module, device_type: str) -> None:
+    """From here on the network computes under bfloat16 autocast, whoever calls it.
+
+    Here and not in the trainer's own switch: that one behaves differently with DeepSpeed, which would turn
+    every parameter into bfloat16.
+    """
+    forward = model.forward
+
+    @functools.wraps(forward)
+    def under_autocast(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(device_type, torch.bfloat16):
+            return forward(*args, **kwargs)
+
+    model.forward = under_autocast
+
+
+def _set_state_dropout(model: Gr00tN1d6, probability: float, seed: int) -> None:
+    """The mask token exists exactly where the state is dropped at times."""
+    head, name = model.action_head, "mask_token"
+    model.config.state_dropout_prob = probability
+    if probability == 0.0:
+        if hasattr(head, name):
+            delattr(head, name)
+    elif not hasattr(head, name):
+        shape = (1, 1, model.config.input_embedding_dim)
+        token = initial_value(f"action_head.{name}", shape, seed)
+        head.mask_token = nn.Parameter(token.to(next(head.parameters()).device))
+
+
+def _start_anew(head: nn.Module, seed: int) -> None:
+    with torch.no_grad():
+        for name, parameter in head.named_parameters():
+            parameter.copy_(initial_value(f"action_head.{name}", parameter.shape, seed))

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run is made of, found and checked before anything slow begins: datasets, robots, the processor.
+
+All that a person can get wrong about data is said here, in one line, in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gr00t_model import Gr00tProcessor
+from gr00t_model.errors import Gr00tError
+from gr00t_model.processing import EMBODIMENT_IDS
+from gr00t_ros.data.lerobot import LeRobotDataset
+from gr00t_ros.errors import DatasetError
+from gr00t_ros.robot import RobotConfig
+from gr00t_ros.share import robot_file
+from gr00t_ros.training import modalities
+from gr00t_ros.training.network import Base
+from gr00t_ros.training.options import Options, TrainingError
+from gr00t_ros.training.samples import DatasetSource
+from gr00t_ros.training.stream import training_statistics
+
+NEW_EMBODIMENT = "new_embodiment"
+# Where the converter leaves the robot description that a dataset was made with.
+ROBOT_IN_DATASET = Path("meta/robot.yaml")
+# Relative: dataset and robot give rates as decimal numbers, and the same rate is the same number.
+_RATE_TOLERANCE = 1e-3
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One dataset of the run, what it belongs to and what describes its robot."""
+
+    path: Path
+    tag: str
+    weight: float
+    dataset: LeRobotDataset
+    robot: RobotConfig | None
+    robot_path: Path | None
+    held_out: tuple[int, ...] = ()
+
+    @property
+    def training(self) -> DatasetSource:
+        """The episodes to learn from."""
+        kept = tuple(number for number in self.dataset.episodes if number not in self.held_out)
+        return DatasetSource(self.path, self.tag, self.weight, self.robot, kept if self.held_out else None)
+
+    @property
+    def evaluation(self) -> DatasetSource:
+        """The episodes that are held out."""
+        return DatasetSource(self.path, self.tag, self.weight, self.robot, self.held_out)
+
+
+def find_recordings(options: Options) -> list[Recording]:
+    """The datasets of the run with their robots and tags.
+
+    Raises:
+        DatasetError: a dataset cannot be read, or its fps contradicts the robot's step_rate.
+        RobotConfigError: a robot description is wrong.
+        TrainingError: a dataset is given in a form that cannot be read, or too few episodes are left.
+    """
+    named = None if options.robot is None else robot_file(options.robot)
+    found = []
+    for text in options.datasets:
+        path, tag, weight = parse_dataset(text)
+        dataset = LeRobotDataset(path)
+        robot_path = named or (path / ROBOT_IN_DATASET if (path / ROBOT_IN_DATASET).is_file() else None)
+        robot = None if robot_path is None else RobotConfig.from_file(robot_path)
+        tag = tag or options.embodiment_tag or (robot.embodiment_tag if robot else NEW_EMBODIMENT)
+        recording = Recording(path, tag, weight, dataset, robot, robot_path)
+        _check_rate(recording)
+        held = _held_out(dataset, options.eval_episodes)
+        found.append(replace(recording, held_out=held))
+    _check_one_rate(found)
+    return found
+
+
+def parse_dataset(text: str) -> tuple[Path, str | None, float]:
+    """``DIR[:TAG[:WEIGHT]]``; a folder whose own name has colons is taken as it is.
+
+    Raises:
+        TrainingError: the weight is no positive number.
+    """
+    if Path(text).expanduser().is_dir():
+        return Path(text).expanduser(), None, 1.0
+    directory, *rest = text.split(":")
+    if len(rest) > 2:
+        raise TrainingError(f"--dataset {text}: expected DIR, DIR:TAG or DIR:TAG:WEIGHT")
+    tag = rest[0] if rest and rest[0] else None
+    weight = 1.0
+    if len(rest) == 2:
+        try:
+            weight = float(rest[1])
+        except ValueError:
+            weight = -1.0
+        if not 0.0 < weight < float("inf"):
+            raise TrainingError(f"--dataset {text}: the weight is {rest[1]!r}, expected a number above 0")
+    return Path(directory).expanduser(), tag, weight
+
+
+def prepare_processor(
+    options: Options, base: Base, recordings: Sequence[Recording], tell: Tell
+) -> Gr00tProcessor:
+    """The processor that the run trains with and that its checkpoints carry.
+
+    Tags of the base that the run does not touch keep their configurations and statistics.
+
+    Raises:
+        Gr00tRosError, Gr00tError: the data, the robot and the base do not fit each other.
+    """
+    configs: dict[str, Any] = {} if base.processor is None else dict(base.processor.modality_configs)
+    for recording in recordings:
+        configs[recording.tag] = _modality(options, base, recording)
+    for tag in dict.fromkeys(recording.tag for recording in recordings):
+        tell(f"{tag}: {modalities.described(configs[tag])}")
+    processor = _processor(options, base, configs, base.statistics, recordings)
+    if options.statistics == "data":
+        measured = training_statistics(
+            [recording.training for recording in recordings], processor.modality_configs, tell
+        )
+        processor = _processor(options, base, configs, {**base.statistics, **measured}, recordings)
+    for recording in recordings:
+        _require(processor, recording)
+    return processor
+
+
+def _modality(options: Options, base: Base, recording: Recording) -> modalities.Modality:
+    """The base's where it knows the tag, else one for the robot, else one for the dataset."""
+    known = base.processor is not None and recording.tag in base.processor.modality_configs
+    if options.modality == "base" and not known:
+        tags = ", ".join(base.processor.tags) if base.processor is not None else "none"
+        raise TrainingError(
+            f"--modality base: the base knows no embodiment {recording.tag!r}, it knows {tags}; choose one "
+            "with --embodiment-tag, or leave --modality out"
+        )
+    if known and options.modality != "new" and base.processor is not None:
+        if options.relative or options.absolute:
+            raise TrainingError(
+                f"the base brings its own configuration of {recording.tag}; --relative and --absolute need "
+                "--modality new"
+            )
+        return base.processor.modality(recording.tag)
+    chosen = modalities.Representations(options.relative, options.absolute)
+    if recording.robot is not None:
+        return modalities.from_robot(recording.robot, options.horizon, chosen)
+    return modalities.from_dataset(recording.dataset, options.horizon, chosen)
+
+
+def _processor(
+    options: Options,
+    base: Base,
+    configs: Mapping[str, Any],
+    statistics: Mapping[str, Any],
+    recordings: Sequence[Recording],
+) -> Gr00tProcessor:
+    network = base.config
+    if base.processor is None:
+        values: dict[str, Any] = {
+            "max_state_dim": network.max_state_dim,
+            "max_action_dim": network.max_action_dim,
+            "max_action_horizon": network.action_horizon,
+        }
+        ids: dict[str, int] = {}
+    else:
+        own = base.processor.options
+        values = {name: getattr(own, name) for name in own.__dataclass_fields__}
+        ids = dict(base.processor.embodiment_ids)
+    if options.color_jitter is not None:
+        names = ("brightness", "contrast", "saturation", "hue")
+        values["color_jitter_params"] = dict(zip(names, options.color_jitter, strict=True))
+    if options.random_rotation is not None:
+        values["random_rotation_angle"] = options.random_rotation
+    if options.crop_fraction is not None:
+        values["crop_fraction"] = options.crop_fraction
+    ids = _with_numbers(ids, [recording.tag for recording in recordings], network.max_num_embodiments)
+    return Gr00tProcessor(configs, statistics, ids, tokenizer=base.tokenizer(), **values)
+
+
+def _with_numbers(ids: dict[str, int], tags: Sequence[str], room: int) -> dict[str, int]:
+    """The table with a free number for each tag that has none.
+
+    Raises:
+        TrainingError: a number is beyond the network's, or none is free.
+    """
+    complete = {**EMBODIMENT_IDS, **ids}
+    for tag in dict.fromkeys(tags):
+        if tag not in complete:
+            free = sorted(set(range(room)) - set(complete.values()))
+            if not free:
+                raise TrainingError(
+                    f"all {room} embodiments of the base are taken; use the tag of one of them"
+                )
+            complete[tag] = ids[tag] = free[0]
+        if complete[tag] >= room:
+            raise TrainingError(
+                f"embodiment {tag} has the number {complete[tag]}, and the base has room for 0 to {room - 1}"
+            )
+    return ids
+
+
+def _require(processor: Gr00tProcessor, recording: Recording) -> None:
+    try:
+        processor.require_statistics(recording.tag)
+    except Gr00tError as error:
+        raise TrainingError(
+            f"{error}; --statistics data measures them in {recording.path}"
+            if "statistics" in str(error)
+            else str(error)
+        ) from error
+
+
+def _held_out(dataset: LeRobotDataset, count: int) -> tuple[int, ...]:
+    """Episodes to evaluate on: ``count`` of them, spread evenly, the first episode never among them unless
+    all but one are asked for."""
+    episodes = list(dataset.episodes)
+    if count and count >= len(episodes):
+        raise TrainingError(
+            f"--eval-episodes {count}: {dataset.path} has {len(episodes)} episodes; at least one must be "
+            "left to learn from"
+        )
+    places = [(2 * number + 1) * len(episodes) // (2 * count) for number in range(count)]
+    return tuple(episodes[place] for place in places)
+
+
+def _check_rate(recording: Recording) -> None:
+    robot, fps = recording.robot, recording.dataset.fps
+    if robot is not None and abs(fps - robot.step_rate) > _RATE_TOLERANCE * robot.step_rate:
+        raise DatasetError(
+            f"{recording.path / 'meta/info.json'}: fps is {fps:g}, but {recording.robot_path} has a "
+            f"step_rate of {robot.step_rate:g} Hz: the robot would act at another speed than it was taught; "
+            "convert the recording at that rate, or correct the one that is wrong"
+        )
+
+
+def _check_one_rate(recordings: Sequence[Recording]) -> None:
+    first: dict[str, Recording] = {}
+    for recording in recordings:
+        other = first.setdefault(recording.tag, recording)
+        if abs(other.dataset.fps - recording.dataset.fps) > _RATE_TOLERANCE * other.dataset.fps:
+            raise DatasetError(
+                f"{recording.path}: fps is {recording.dataset.fps:g}, {other.path} of the same embodiment "
+                f"{recording.tag} has {other.dataset.fps:g}; convert them at one rate, or give them two tags"
+            )

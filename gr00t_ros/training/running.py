@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A fine-tuning run from its options to the finished checkpoint: the order in which the parts come together.
+
+Mistakes come up in the order of what they cost: options and files in seconds, then the statistics of the
+data, then the weights, and only then the first step.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import TrainingArguments
+from transformers.utils import logging as transformers_logging
+
+from gr00t_model import Gr00tProcessor
+from gr00t_model.errors import Gr00tError
+from gr00t_ros.training import memory, saving
+from gr00t_ros.training.callbacks import ProgressLine, StopWhenAsked, stoppable
+from gr00t_ros.training.deploying import Deployment
+from gr00t_ros.training.loader import training_loader
+from gr00t_ros.training.network import Base, build_network, open_base, outline, use_autocast
+from gr00t_ros.training.optimizers import optimizer_name
+from gr00t_ros.training.options import Options, TrainingError
+from gr00t_ros.training.preparing import Recording, find_recordings, prepare_processor
+from gr00t_ros.training.processes import Process, deepspeed_config, join
+from gr00t_ros.training.provenance import checkpoint_hash, dataset_hash, describe
+from gr00t_ros.training.stream import SampleStream
+from gr00t_ros.training.trainer import Finetuner, Interruption
+
+Tell = Callable[[str], None]
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the last step, whether it was all of them, and the losses by step."""
+
+    step: int
+    finished: bool
+    losses: dict[int, float]
+    eval_losses: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready: everything is found and checked, no weight is loaded."""
+
+    options: Options
+    process: Process
+    base: Base
+    recordings: tuple[Recording, ...]
+    optimizer: str
+
+    @classmethod
+    def prepare(cls, options: Options) -> Run:
+        """Looks for all that is needed.
+
+        Raises:
+            Gr00tRosError, Gr00tError, OSError: something is missing or does not fit.
+        """
+        process = join(options)
+        options.micro_batch(process.count)
+        optimizer = optimizer_name(options.optimizer, process.device_type)
+        deepspeed_config(options.deepspeed)
+        _check_reports(options.report_to)
+        base = open_base(options.base)
+        return cls(options, process, base, tuple(find_recordings(options)), optimizer)
+
+    def plan(self) -> list[str]:
+        """What the run will take, in lines for people."""
+        options, process = self.options, self.process
+        model = outline(self.base, options, bf16=process.bf16)
+        shared = bool(options.deepspeed)
+        taken = memory.count(model, optimizer=options.optimizer, shared_among=process.count if shared else 1)
+        table = memory.lines(taken, optimizer=options.optimizer, processes=process.count, shared=shared)
+        micro = options.micro_batch(process.count)
+        return [
+            *table,
+            f"batch: {options.batch_size} = {process.count} processes x {options.accumulate} parts x {micro}",
+            f"disk: {self._checkpoint_bytes() / 1e9:.2f} GB a checkpoint, {options.keep} kept and one in "
+            "passing",
+        ]
+
+    def _checkpoint_bytes(self) -> int:
+        model = outline(self.base, self.options, bf16=self.process.bf16)
+        itemsize = getattr(torch, self.options.deployed_dtype).itemsize
+        return memory.checkpoint_bytes(model, deployed_bytes=itemsize, optimizer=self.options.optimizer)
+
+    def execute(
+        self, *, resume: str | None = None, command: Sequence[str] = (), tell: Tell = print
+    ) -> Outcome:
+        """Train, to the end or until somebody asks to stop.
+
+        Args:
+            resume: None begins a run; "" goes on from the newest checkpoint, a name from that one.
+            command: for the record.
+            tell: is told what a person should know, one line at a time.
+
+        Raises:
+            Gr00tRosError, Gr00tError, OSError: something is missing or does not fit.
+            KeyboardInterrupt: Ctrl-C a second time.
+        """
+        options, process = self.options, self.process
+        say: Tell = tell if process.first else _silent
+        transformers_logging.set_verbosity_error()
+        # From here on the processes can exchange something.
+        arguments = self._arguments()
+        begun = process.from_first(lambda: self._begin(resume, say))
+        checkpoint = None if begun["checkpoint"] is None else Path(begun["checkpoint"])
+        processor = process.from_first(lambda: self._processor(checkpoint, say))
+        model = build_network(self.base, options, bf16=process.bf16)
+        record = describe(
+            datasets=[
+                (r.path, r.tag, r.weight, digest)
+                for r, digest in zip(self.recordings, begun["hashes"], strict=True)
+            ],
+            base=options.base,
+            base_hash=begun["base hash"],
+            command=command,
+            options=options.deciding(),
+            processes=process.count,
+            device=process.device_type,
+        )
+        deployment = Deployment.of(
+            model,
+            processor,
+            self.recordings,
+            self.base.tokenizer_files,
+            record,
+            getattr(torch, options.deployed_dtype),
+        )
+        if process.bf16:
+            use_autocast(model, process.device_type)
+        interruption = Interruption()
+        step = 0 if checkpoint is None else saving.step_of(checkpoint)
+        trainer = Finetuner(
+            model,
+            arguments,
+            loader=self._loader(processor, begun["lanes"]),
+            evaluation=self._evaluation(processor),
+            deployment=deployment,
+            keep=options.keep,
+            start_step=step,
+            interruption=interruption,
+            callbacks=[ProgressLine(options.batch_size), StopWhenAsked(interruption)],
+        )
+        with stoppable(interruption):
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        outcome = _outcome(trainer, options.total_steps)
+        if outcome.finished and process.first:
+            saving.finish(saving.folder(options.output, outcome.step), options.output)
+        return outcome
+
+    # ---- parts -----------------------------------------------------------------------------------
+
+    def _begin(self, resume: str | None, say: Tell) -> dict[str, Any]:
+        """The run's folder made or found, and what identifies its data. By the first process alone."""
+        options, process = self.options, self.process
+        hashes = [dataset_hash(recording.path) for recording in self.recordings]
+        base_hash = "" if self.base.directory is None else checkpoint_hash(self.base.directory)
+        deciding = {**options.deciding(), "hashes": hashes, "base hash": base_hash}
+        order = {"lanes": max(1, options.workers), "processes": process.count}
+        checkpoint = None
+        if resume is None:
+            saving.check_space(options.output, self._checkpoint_bytes(), options.keep)
+            saving.begin(options.output, {"deciding": deciding, "order": order})
+        else:
+            before = saving.go_on(options.output, deciding)
+            if before.get("processes") != process.count:
+                self._other_processes(before.get("processes"), say)
+            order["lanes"] = int(before.get("lanes", order["lanes"]))
+            checkpoint, passed = saving.find_checkpoint(options.output, resume)
+            for problem in passed:
+                say(f"passed over: {problem}")
+            present = len(saving.checkpoint_steps(options.output))
+            saving.check_space(options.output, self._checkpoint_bytes(), options.keep, present)
+            say(f"going on from {checkpoint}")
+        saving.clear(options.output)
+        return {
+            "checkpoint": None if checkpoint is None else str(checkpoint),
+            "hashes": hashes,
+            "base hash": base_hash,
+            "lanes": order["lanes"],
+        }
+
+    def _other_processes(self, before: Any, say: Tell) -> None:
+        if self.options.deepspeed:
+            raise TrainingError(
+                f"the run was begun with {before} processes, and DeepSpeed's checkpoints are cut for that "
+                f"number; go on with {before}"
+            )
+        say(
+            f"the run was begun with {before} processes and goes on with {self.process.count}: from here on "
+            "it sees the samples in another order"
+        )
+
+    def _processor(self, checkpoint: Path | None, say: Tell) -> Gr00tProcessor:
+        if checkpoint is not None:
+            return Gr00tProcessor.from_pretrained(checkpoint)
+        return prepare_processor(self.options, self.base, self.recordings, say)
+
+    def _loader(self, processor: Gr00tProcessor, lanes: int) -> Callable[[int], DataLoader[Any]]:
+        options, process = self.options, self.process
+
+        def make(start_batch: int) -> DataLoader[Any]:
+            stream = SampleStream(
+                [recording.training for recording in self.recordings],
+                processor,
+                seed=options.seed,
+                batch_size=options.micro_batch(process.count),
+                rank=process.rank,
+                world_size=process.count,
+                start_batch=start_batch,
+                lanes=lanes,
+            )
+            return _apart(training_loader(stream, options.workers, pin_memory=process.device_type == "cuda"))
+
+        return make
+
+    def _evaluation(self, processor: Gr00tProcessor) -> Callable[[], Iterator[Batch]] | None:
+        options, process = self.options, self.process
+        if not options.eval_episodes:
+            return None
+
+        def batches() -> Iterator[Batch]:
+            stream = SampleStream(
+                [recording.evaluation for recording in self.recordings],
+                processor,
+                seed=options.seed,
+                batch_size=options.micro_batch(process.count),
+                rank=process.rank,
+                world_size=process.count,
+                train=False,
+                lanes=1,
+            )
+            return islice(iter(_apart(training_loader(stream))), options.eval_batches)
+
+        return batches
+
+    def _arguments(self) -> TrainingArguments:
+        options, process = self.options, self.process
+        arguments = TrainingArguments(
+            output_dir=str(options.output),
+            max_steps=options.total_steps,
+            per_device_train_batch_size=options.micro_batch(process.count),
+            gradient_accumulation_steps=options.accumulate,
+            learning_rate=options.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=options.warmup_steps,
+            weight_decay=options.weight_decay,
+            max_grad_norm=options.clip,
+            optim=self.optimizer,
+            seed=options.seed,
+            use_cpu=process.device_type == "cpu",
+            ddp_backend="gloo" if process.device_type == "cpu" and process.count > 1 else None,
+            # Every trained parameter takes part in every loss: see network.configure.
+            ddp_find_unused_parameters=False,
+            deepspeed=deepspeed_config(options.deepspeed),
+            save_strategy="steps",
+            save_steps=options.saving_interval,
+            eval_strategy="steps" if options.eval_episodes else "no",
+            eval_steps=options.evaluation_interval,
+            logging_steps=options.log_every,
+            logging_first_step=True,
+            logging_nan_inf_filter=False,
+            report_to=list(options.report_to) or "none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            # Batches are taken up again by their number.
+            ignore_data_skip=True,
+        )
+        # Several GPUs are for several processes; one process with all of them would be DataParallel.
+        if process.count == 1 and arguments.n_gpu > 1:
+            arguments._n_gpu = 1
+        return arguments
+
+
+def _apart(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """Starting a loader draws a number; from torch's common ones it would shift all that come after, and a
+    run that was gone on with would have other dropout than one that was not."""
+    loader.generator = torch.Generator()
+    return loader
+
+
+def _check_reports(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in ("tensorboard", "wandb"):
+            raise TrainingError(f"--report-to {name}: expected tensorboard, wandb or none")
+        if find_spec(name) is None:
+            raise TrainingError(
+                f"--report-to {name}: the package is not installed; pip install {name}, or --report-to none"
+            )
+
+
+def _outcome(trainer: Finetuner, total: int) -> Outcome:
+    history = trainer.state.log_history
+    return Outcome(
+        step=trainer.state.global_step,
+        finished=trainer.state.global_step >= total,
+        losses={int(entry["step"]): float(entry["loss"]) for entry in history if "loss" in entry},
+        eval_losses={int(e["step"]): float(e["eval_loss"]) for e in history if "eval_loss" in e},
+    )
+
+
+def _silent(_: str) -> None:
+    """Of several processes one talks."""
+
+
+def say_on_stderr(line: str) -> None:
+    """``tell`` for commands: stdout is left for the result."""
+    print(line, file=sys.stderr, flush=True)
+
+
+__all__ = ["Gr00tError", "Outcome", "Run", "say_on_stderr"]
