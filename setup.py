@@ -47,7 +47,9 @@ NODES = {
     "replay": "gr00t_ros.nodes.replay:main",
     "check_robot": "gr00t_ros.nodes.check_robot:main",
     "demo_monitor": "gr00t_ros.nodes.demo_monitor:main",
+    "so101_teacher": "gr00t_ros.nodes.so101_teacher:main",
     "demo": "gr00t_ros.cli.demo:main",
+    "demonstrate": "gr00t_ros.cli.demonstrate:main",
 }
 """Commands that need ROS 2."""
 

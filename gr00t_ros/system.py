@@ -15,6 +15,7 @@ from typing import Any
 
 from gr00t_ros import dds, parameter_file, share
 from gr00t_ros.errors import Gr00tRosError
+from gr00t_ros.sim import demonstrations
 
 ParameterValue = bool | int | float | str
 
@@ -121,6 +122,15 @@ DEMO_ARGUMENTS = (
     Argument("note", "", "a sentence below the picture; made up where the weights are random"),
     Argument("use_sim_time", "false", "the simulator publishes /clock and every node follows it"),
     Argument("rviz", "false", "start rviz2 with config/rviz/policy.rviz"),
+    DDS_PROFILE,
+    Argument("log_level", "info", "debug, info, warn, error or fatal"),
+)
+
+DEMONSTRATION_ARGUMENTS = (
+    Argument("output", "episodes", "folder that the episodes lie in"),
+    Argument("episodes", "20", "how many to record, of about four seconds each"),
+    Argument("seed", "0", "where the episodes begin"),
+    Argument("instruction", demonstrations.INSTRUCTION, "what the task is called"),
     DDS_PROFILE,
     Argument("log_level", "info", "debug, info, warn, error or fatal"),
 )
@@ -262,6 +272,37 @@ def demo_programs(arguments: Mapping[str, str]) -> list[Program]:
             },
             environment=environment,
             log_level=log_level,
+        ),
+    ]
+
+
+def demonstration_programs(arguments: Mapping[str, str]) -> list[Program]:
+    """The simulated SO-101, its scripted teacher, and the recorder, from the values of
+    ``DEMONSTRATION_ARGUMENTS``. Everything ends when the teacher does."""
+    values = with_defaults(DEMONSTRATION_ARGUMENTS, arguments)
+    robot = share.robot_file("so101")
+    seed = _integer(values, "seed")
+    common: dict[str, Any] = {"parameter_files": (robot,), "log_level": values["log_level"]}
+    environment = _dds_environment(values)
+    passed_on = ("output", "dds_profile", "log_level")
+    return [
+        Program(
+            name="so101_sim",
+            executable="so101_sim",
+            parameters={"seed": seed},
+            environment=environment,
+            **common,
+        ),
+        *record_programs({"robot": str(robot), **{key: values[key] for key in passed_on}}),
+        Program(
+            name="so101_teacher",
+            executable="so101_teacher",
+            parameters={
+                "seed": seed,
+                "episodes": _integer(values, "episodes"),
+                "instruction": values["instruction"],
+            },
+            **common,
         ),
     ]
 

@@ -126,7 +126,7 @@ class SO101Teacher(Node):
         now = self.get_clock().now().nanoseconds
         speeds = speeds.copy()
         speeds[-1] = 0.0
-        times = self._step * np.arange(1, len(places) + 1)
+        times = np.arange(1, len(places) + 1, dtype=np.float64) * self._step
         for publisher, group, columns in self._outputs:
             command = GroupCommand(group, places[:, columns], speeds[:, columns], times)
             publisher.publish(command_msg(command, now))
