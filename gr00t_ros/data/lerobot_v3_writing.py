@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gr00t_ros.data.dataset_form import CHUNK, DATA_MB, VIDEO_MB
-from gr00t_ros.data.episode_source import Columns, EpisodeSource
+from gr00t_ros.data.episode_source import Columns, EpisodeSource, VideoPart
 from gr00t_ros.data.lerobot_writing import as_table
 from gr00t_ros.data.video_joining import JoinedVideo
 
@@ -136,22 +136,26 @@ class _VideoFiles:
 
     def __init__(self, folder: Path, fps: float, limit: int) -> None:
         self._folder, self._fps, self._limit = folder, fps, limit
-        self._number, self._size = -1, 0
+        self._number = -1
         self._video: JoinedVideo | None = None
 
     def add(self, source: EpisodeSource, key: str) -> tuple[int, float, float]:
         """Appends an episode; returns the number of the file, and its beginning and end in it, s."""
-        part = source.videos[key]
-        size = part.path.stat().st_size if part.whole and part.path.is_file() else 0
-        if self._video is None or self._size + size > self._limit:
+        part, video = source.videos[key], self._video
+        if video is None or video.size + self._expected(part, source.length, video) > self._limit:
             self.close()
             self._number += 1
-            self._size = 0
-            self._video = JoinedVideo(_file(self._folder, self._number, ".mp4"), self._fps)
-        start = self._video.duration
-        self._video.append(part, source.length)
-        self._size += size
-        return self._number, start, self._video.duration
+            self._video = video = JoinedVideo(_file(self._folder, self._number, ".mp4"), self._fps)
+        start = video.duration
+        video.append(part, source.length)
+        return self._number, start, video.duration
+
+    @staticmethod
+    def _expected(part: VideoPart, frames: int, video: JoinedVideo) -> float:
+        """Bytes that an episode adds: its file's, or as much a frame as those before."""
+        if part.whole and part.path.is_file():
+            return part.path.stat().st_size
+        return video.size / max(video.frames, 1) * frames
 
     def close(self) -> None:
         if self._video is not None:

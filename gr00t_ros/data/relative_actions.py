@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gr00t_model.errors import Gr00tError
-from gr00t_model.processing import poses
 from gr00t_ros.data.episode_source import Columns
 from gr00t_ros.data.statistics import RunningStatistics
 from gr00t_ros.errors import DatasetError
@@ -72,6 +71,8 @@ def _slice(entry: Mapping[str, Any], column: str) -> tuple[str, int, int]:
 def _names(features: Mapping[str, Any], key: str, part: tuple[str, int, int]) -> list[str] | None:
     column, start, end = part
     names = features.get(column, {}).get("names")
+    if isinstance(names, Mapping):  # {"motors": [...]}
+        names = next(iter(names.values()), None)
     if not isinstance(names, list):
         return None
     # Where two groups have a column of one name, info.json puts the key before it.
@@ -121,6 +122,9 @@ def _related(
 ) -> NDArray[np.float64]:
     if relation.pose is None:
         return actions - states
+    # Only here: the package that it is in loads torch, which takes seconds and a converter does not need.
+    from gr00t_model.processing import poses
+
     try:
         anchor = poses.to_transforms(states, relation.pose)
         moved = poses.to_transforms(actions, relation.pose)

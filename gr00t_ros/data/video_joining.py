@@ -42,11 +42,12 @@ def copy_video(part: VideoPart, target: Path, frames: int, fps: float) -> None:
 
 
 class JoinedVideo:
-    """A video file that grows by the frames of one episode after the other."""
+    """A video file that grows by the frames of one episode after the other; ``size`` is bytes so far."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path = path
         self.frames = 0
+        self.size = 0
         self._rate = rate_of(fps)
         self._container: Any = av.open(str(path), "w", format="mp4")
         self._stream: Any = None
@@ -120,6 +121,7 @@ class JoinedVideo:
                     f"{part.path}: no key frame at {part.start:.3f} s, so the episode cannot be taken out"
                 )
             ticks = packet.dts * stream.time_base * self._rate
+            self.size += packet.size
             packet.stream = self._stream
             packet.time_base = 1 / self._rate
             packet.pts = self.frames + number
