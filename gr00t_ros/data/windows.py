@@ -267,8 +267,8 @@ class WindowReader:
         recorded = np.asarray(episode.columns[column]).reshape(len(episode), -1)
         if max(positions) >= recorded.shape[1]:
             raise DatasetError(
-                f"episode {episode.index}: {column} has {recorded.shape[1]} values, number {max(positions)} "
-                "is needed"
+                f"{self._where(episode)}: {column} has {recorded.shape[1]} values, number {max(positions)} "
+                "is asked for; correct meta/modality.json"
             )
         at = list(rows)
         values = recorded[np.ix_(at, positions)].astype(np.float32)

@@ -64,6 +64,7 @@ class SampleStream(IterableDataset[dict[str, Any]]):
     Raises:
         DatasetError: a source cannot be read or does not fit the processor.
         EmbodimentError: the processor lacks a tag or its statistics.
+        ValueError: a number is out of range.
     """
 
     def __init__(
@@ -84,6 +85,18 @@ class SampleStream(IterableDataset[dict[str, Any]]):
         super().__init__()
         if not sources:
             raise DatasetError("no dataset is given; training needs one at least")
+        for name, value, least in (
+            ("seed", seed, 0),
+            ("batch_size", batch_size, 1),
+            ("start_batch", start_batch, 0),
+            ("shard_rows", shard_rows, 1),
+            ("open_shards", open_shards, 1),
+            ("lanes", 1 if lanes is None else lanes, 1),
+        ):
+            if value < least:
+                raise ValueError(f"{name} is {value}, expected at least {least}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank is {rank}, expected 0 to {world_size - 1}")
         self.processor = processor
         self.batch_size = batch_size
         self.start_batch = start_batch
