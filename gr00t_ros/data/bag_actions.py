@@ -7,7 +7,8 @@ on which joint_trajectory_controller runs it: from where the one before stood wh
 points that have velocities, straight between points that have none, and held from its last point on.
 
 The time of a command is its header's; that of its arrival where the message has no header, where its stamp is
-zero (which to controllers means "now"), or where the YAML says ``stamp: receive``.
+zero (which to controllers means "now"), or where the YAML says ``stamp: receive``. The first trajectory
+begins where the joints were measured.
 
 ``future_state``: the state of the next row, the same columns in the same units. Nothing is made up: a command
 that is too old, incomplete or not finite is no command.
@@ -50,6 +51,7 @@ from gr00t_ros.units import to_si
 
 Values = NDArray[np.float64]
 Action = NDArray[np.float32]
+Measured = Mapping[str, float]
 
 # Commands kept of a group: those since the newest frame, and one before it. A controller takes at most one in
 # each of its periods, and a frame is no further back than the reordering of messages reaches.
@@ -81,8 +83,11 @@ class _Constant:
 class Commands:
     """The commands of one action group, fed in order of time."""
 
-    def __init__(self, robot: RobotConfig, group: ActionGroupConfig, step_ns: int) -> None:
-        self._robot, self.group, self._step_ns = robot, group, step_ns
+    def __init__(
+        self, robot: RobotConfig, group: ActionGroupConfig, step_ns: int, measured: Callable[[], Measured]
+    ) -> None:
+        """``measured`` tells where joints are (SI, by name): a first trajectory begins there."""
+        self._robot, self.group, self._step_ns, self._measured = robot, group, step_ns, measured
         self.path = f"action.{group.key}"
         self._read = _reader(group, self.path)
         self._times: list[int] = []
@@ -102,7 +107,7 @@ class Commands:
         if self.group.interface != JOINT_TRAJECTORY and header_ns > receive_ns + FUTURE_TOLERANCE_NS:
             raise MessageError(
                 f"{self.path}: found a stamp {(header_ns - receive_ns) / 1e9:.3f} s ahead of the recorder's "
-                f"clock on {self.group.topic}; synchronise the clocks, or set 'stamp: receive' for this action"
+                f"clock on {self.group.topic}; synchronise the clocks, or set 'stamp: receive' for it"
             )
         return header_ns
 
@@ -156,14 +161,20 @@ class Commands:
         if isinstance(before, Trajectory):
             late = self._max_age_ns is not None and time_ns - before.end_ns > self._max_age_ns
             begin = None if late else before.state(time_ns)
+        if begin is None:
+            measured = self._measured()
+            if all(joint in measured for joint in self.group.joints):
+                begin = np.array([measured[joint] for joint in self.group.joints]), None
         return Trajectory.read(msg, self.group.joints, time_ns, begin, self.path)
 
 
 class CommandActions:
     """Actions from the command topics of all groups."""
 
-    def __init__(self, robot: RobotConfig, step_ns: int) -> None:
-        self.groups = {key: Commands(robot, group, step_ns) for key, group in robot.action.items()}
+    def __init__(self, robot: RobotConfig, step_ns: int, measured: Callable[[], Measured]) -> None:
+        self.groups = {
+            key: Commands(robot, group, step_ns, measured) for key, group in robot.action.items()
+        }
         self.by_topic = {commands.group.topic: commands for commands in self.groups.values()}
 
     def at(self, t_obs: int) -> tuple[dict[str, Action], list[Cause]]:

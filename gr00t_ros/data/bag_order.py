@@ -39,15 +39,14 @@ def by_time(arrivals: Iterable[Timed[T]], window_ns: int) -> Iterator[Timed[T] |
     own time is passed on at once, behind things that are newer. Memory holds what arrives in a window.
     """
     held: list[tuple[int, int, Timed[T]]] = []
-    count = newest = 0
-    for arrival in arrivals:
+    newest = 0
+    for count, arrival in enumerate(arrivals):
         if apart(newest, arrival.receive_ns):
             yield from (heapq.heappop(held)[2] for _ in range(len(held)))
             yield SetBack(newest - arrival.receive_ns)
             newest = 0
         newest = max(newest, arrival.receive_ns)
         heapq.heappush(held, (arrival.time_ns, count, arrival))
-        count += 1
         while held and held[0][0] <= newest - window_ns:
             yield heapq.heappop(held)[2]
     yield from (heapq.heappop(held)[2] for _ in range(len(held)))

@@ -42,7 +42,7 @@ from gr00t_ros.data.rows import Row
 from gr00t_ros.errors import Cause, DatasetError, MessageError, NotReady
 from gr00t_ros.observation import Observation, ObservationBuilder
 from gr00t_ros.robot import RobotConfig
-from gr00t_ros.robot_types import HEADER, MESSAGE_TYPES
+from gr00t_ros.robot_types import HEADER, JOINT_STATE, MESSAGE_TYPES
 from gr00t_ros.sample_buffer import FUTURE_TOLERANCE_NS
 
 # Where an instruction topic without a leading slash lies: the namespace of the nodes.
@@ -99,7 +99,7 @@ class BagRows:
         self._next_state = None
         self._actions: CommandActions | None = None
         if robot.recording.action_source == "commands":
-            self._actions = CommandActions(robot, round(self._step))
+            self._actions = CommandActions(robot, round(self._step), self._measured)
         else:
             self._next_state = future_state(robot)
         modality = {
@@ -108,6 +108,8 @@ class BagRows:
             "language": _Keys(("task",)),
         }
         self._builder = ObservationBuilder(robot, modality)
+        # The newest message of each topic with positions of joints.
+        self._joints: dict[str, Any] = {s.topic: None for s in robot.state.values() if s.type == JOINT_STATE}
         self._cameras = {source.topic for source in robot.video.values()}
         self._by_header = {s.topic for _, s in robot.sources() if s.stamp == HEADER}
         self._commands: Mapping[str, Commands] = self._actions.by_topic if self._actions else {}
@@ -211,7 +213,16 @@ class BagRows:
 
     def _feed(self, stored: Stored) -> None:
         message = self._bag.types.decode(stored.type, stored.data, stored.topic)
-        self._builder.add(stored.topic, message, stored.receive_ns)
+        if self._builder.add(stored.topic, message, stored.receive_ns) and stored.topic in self._joints:
+            self._joints[stored.topic] = message
+
+    def _measured(self) -> dict[str, float]:
+        """Where the joints were last, in SI by name, as far as they were measured lately."""
+        found: dict[str, float] = {}
+        for message in self._joints.values():
+            if message is not None and len(message.position) == len(message.name):
+                found.update(zip(message.name, (float(value) for value in message.position), strict=True))
+        return found
 
     def _take(self, event: Timed[Stored]) -> None:
         stored, topic = event.item, event.item.topic
@@ -245,6 +256,7 @@ class BagRows:
         self._end_part(because)
         self.notes.append(because)
         self._builder.clear()
+        self._joints = dict.fromkeys(self._joints)
         if self._actions is not None:
             self._actions.clear()
         self._start, self._frame_ns, self._begin_ns = None, 0, 0
