@@ -145,17 +145,18 @@ def _evaluate(options: argparse.Namespace) -> int:
     )
     if unwell(found):
         print(findings.table(unwell(found), _width()))
-    policy = _open(options, subject)
     loop = OpenLoop(
-        policy,
         dataset,
+        subject.processor,
+        subject.tag,
         robot=subject.robot,
         chosen=Chosen(options.episodes, options.interval, options.limit),
         seed=options.seed,
         trace=options.plot_episode,
     )
+    policy = _open(options, subject)
     with _Bar(loop.planned, "chunk", "evaluating") as bar:
-        evaluation = loop.run(bar.at)
+        evaluation = loop.run(policy, bar.at)
     summary = summarize(evaluation)
     if summary is None:
         raise KeyboardInterrupt

@@ -156,15 +156,25 @@ class Fit:
             worst = int(np.argmax(shares))
             if shares[worst] <= SOME_ROWS:
                 continue
-            text = f"value {worst} lies outside in {shares[worst]:.0%} of the rows"
-            expected = "inside the range that the checkpoint scales by"
+            text = f"{self._name(kind, key, worst)} lies outside in {shares[worst]:.0%} of the rows"
+            expected = "inside the range that the checkpoint was trained on"
             if shares[worst] >= MOST_ROWS:
                 yield fail(
                     f"{kind}.{key}", text, expected, "the dataset is of another robot or in other units"
                 )
             else:
-                yield warn(
-                    f"{kind}.{key}", text, expected, "what lies outside is clipped: see whether that is meant"
-                )
+                remedy = "the policy has not learned what to do there: see whether that is meant"
+                yield warn(f"{kind}.{key}", text, expected, remedy)
         if compared and all((c / max(self._rows, 1) <= SOME_ROWS).all() for c in self._outside.values()):
-            yield ok("statistics", f"{compared} values lie inside", "the range that the checkpoint scales by")
+            yield ok("statistics", f"{compared} values lie inside", "the range of the checkpoint's training")
+
+    def _name(self, kind: str, key: str, value: int) -> str:
+        """What the robot, else the dataset calls a value of a key."""
+        if self._robot is not None and key in (self._robot.state if kind == "state" else self._robot.action):
+            if kind == "state":
+                return self._robot.state[key].joints[value]
+            return self._robot.action[key].columns[value]
+        group = self._dataset.groups(kind).get(key)
+        names = () if group is None else self._dataset.names(group.column)
+        place = 0 if group is None else group.start + value
+        return names[place] if place < len(names) else f"value {value}"

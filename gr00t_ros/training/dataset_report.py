@@ -9,15 +9,14 @@ with one robot or one checkpoint is in ``dataset_fit.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from fractions import Fraction
-from pathlib import Path
 
-import av
 import numpy as np
 
 from gr00t_model.processing import ModalityConfig
 from gr00t_ros.data.lerobot import LeRobotDataset
+from gr00t_ros.data.video import probe
 from gr00t_ros.data.windows import MOST_RATE_ERROR
+from gr00t_ros.errors import DatasetError
 from gr00t_ros.findings import Finding, Level, fail, ok, warn
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.training import dataset_fit
@@ -157,56 +156,35 @@ def _cameras(found: Survey, dataset: LeRobotDataset) -> Iterator[Finding]:
 
 
 def _headers(found: Survey, dataset: LeRobotDataset, feature: str, missing: set[int]) -> Iterator[Finding]:
-    """Of some videos: that they can be opened, are long enough, and are of the rate and size that info.json
-    says."""
+    """Of some videos: that they can be opened, are long enough, and are of the rate that info.json says."""
     numbers = [number for number in found.lengths if number not in missing]
     places = dict.fromkeys(i * (len(numbers) - 1) // (_HEADERS - 1) for i in range(_HEADERS))
     part = f"camera {feature.removeprefix(_CAMERA)}"
-    shape = dataset.features[feature].get("shape")
     told: set[str] = set()
     for number in (numbers[place] for place in places if numbers):
         span = dataset.video_span(number, feature)
         try:
-            rate, size, length = _header(span.path)
-        except (av.error.FFmpegError, OSError, IndexError) as error:
-            yield fail(part, f"{span.path.name} cannot be opened ({error})", "a video", "copy it again")
+            facts = probe(span.path)
+        except DatasetError as error:
+            yield fail(part, str(error), "a video", "copy the dataset again")
             continue
         needed = span.start + (found.lengths[number] - 1) / dataset.fps
-        if length is not None and length < needed - 0.5 / dataset.fps and "length" not in told:
+        if facts.seconds and facts.seconds < needed - 0.5 / dataset.fps and "length" not in told:
             told.add("length")
             yield fail(
                 part,
-                f"{span.path.name} is {length:.2f} s long, episode {number} ends at {needed:.2f} s in it",
+                f"{span.path.name} is {facts.seconds:.2f} s long, episode {number} ends at {needed:.2f} s",
                 "a frame for every row",
                 "copy the video again, or convert the recording again",
             )
-        if rate is not None and abs(rate / dataset.fps - 1.0) > RATE_TOLERANCE and "rate" not in told:
+        if facts.rate and abs(facts.rate / dataset.fps - 1.0) > RATE_TOLERANCE and "rate" not in told:
             told.add("rate")
             yield fail(
                 part,
-                f"{span.path.name} has {rate:.4g} frames a second",
+                f"{span.path.name} has {facts.rate:.4g} frames a second",
                 f"fps of info.json, {dataset.fps:g}",
                 "correct fps where it is wrong, or convert the recording again",
             )
-        if shape and list(size) != [int(n) for n in shape[:2]] and "size" not in told:
-            told.add("size")
-            yield warn(
-                part,
-                f"{span.path.name} has {size[0]} x {size[1]} pixels",
-                f"{shape[0]} x {shape[1]}, as in info.json",
-                "correct info.json: other readers go by it",
-            )
-
-
-def _header(path: Path) -> tuple[float | None, tuple[int, int], float | None]:
-    """Frames a second, (height, width) and length in s, as the file's header has them; None where not."""
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        rate = None if stream.average_rate is None else float(stream.average_rate)
-        length = None
-        if stream.duration is not None:
-            length = float(stream.duration * (stream.time_base or Fraction(1, 90_000)))
-        return rate, (stream.height, stream.width), length
 
 
 def _instructions(found: Survey, robot: RobotConfig | None) -> Iterator[Finding]:

@@ -133,13 +133,14 @@ def mean(figures: Sequence[Figures]) -> Figures:
     The hold-still errors are None unless every value has them: a mean over fewer values could not be compared
     with the prediction's.
     """
-    held = [(f.mse_hold_still, f.mae_hold_still) for f in figures if f.mse_hold_still is not None]
-    squared, absolute = np.mean(held, axis=0) if len(held) == len(figures) else (None, None)
+    squared = [f.mse_hold_still for f in figures if f.mse_hold_still is not None]
+    absolute = [f.mae_hold_still for f in figures if f.mae_hold_still is not None]
+    complete = len(squared) == len(absolute) == len(figures)
     return Figures(
         float(np.mean([f.mse for f in figures])),
         float(np.mean([f.mae for f in figures])),
-        None if squared is None else float(squared),
-        None if absolute is None else float(absolute),
+        float(np.mean(squared)) if complete else None,
+        float(np.mean(absolute)) if complete else None,
     )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gr00t_model.errors import ObservationError
-from gr00t_model.processing import ModalityConfig
+from gr00t_model.processing import Gr00tProcessor
 from gr00t_ros.data.lerobot import Episode, LeRobotDataset
 from gr00t_ros.data.mapping import map_groups
 from gr00t_ros.data.windows import WindowReader
@@ -41,18 +41,6 @@ _KEPT_REASONS = 20
 
 class Policy(Protocol):
     """What is asked of a policy; ``Gr00tPolicy`` is one."""
-
-    @property
-    def modality(self) -> Mapping[str, ModalityConfig]:
-        """What it sees and gives."""
-
-    @property
-    def state_widths(self) -> Mapping[str, int]:
-        """Columns of each state key."""
-
-    @property
-    def action_widths(self) -> Mapping[str, int]:
-        """Columns of each action key."""
 
     def get_action(
         self, observation: Mapping[str, Any], *, t_obs_ns: int, seed: int
@@ -119,17 +107,20 @@ class Evaluation:
     inference_s: float = 0.0
     trace: Trace | None = None
 
-    def refuse(self, episode: int, row: int | None, reason: Exception) -> None:
-        """Keeps why a row was left out."""
-        self.refused_rows += 1
+    def refuse(self, episode: int, row: int | None, reason: Exception, chunks: int = 1) -> None:
+        """Keeps why a row was left out, or the ``chunks`` of a whole episode."""
+        self.refused_rows += chunks
         if len(self.refused) < _KEPT_REASONS:
             self.refused.append(Refused(episode, row, " ".join(str(reason).split())))
 
 
 class OpenLoop:
-    """One policy over one dataset. ``run`` does the work; ``planned`` is how many chunks it takes at most.
+    """Policies of one kind over one dataset. ``run`` does the work; ``planned`` is how many chunks it takes.
+
+    Made before the policy is loaded, which takes long, it refuses a dataset that does not fit.
 
     Args:
+        processor, tag: the checkpoint's and the embodiment: what the policy sees and gives.
         robot: names, units and representations of the action keys; the instruction where the dataset has
             none.
         seed: of the noise. A chunk's noise is a function of it, the episode and the row: the same row gives
@@ -138,29 +129,29 @@ class OpenLoop:
 
     Raises:
         DatasetError: the dataset lacks what the policy sees or gives, or one of the episodes.
+        EmbodimentError: the processor does not know the tag, or has no statistics for it.
     """
 
     def __init__(
         self,
-        policy: Policy,
         dataset: LeRobotDataset,
+        processor: Gr00tProcessor,
+        tag: str,
         *,
         robot: RobotConfig | None = None,
         chosen: Chosen = Chosen(),
         seed: int = 0,
         trace: int | None = None,
     ) -> None:
-        self._policy, self._dataset, self._trace = policy, dataset, trace
+        self._dataset, self._trace = dataset, trace
+        modality, action_widths = processor.modality(tag), processor.action_widths(tag)
+        state_widths = processor.state_widths(tag)
         self._reader = WindowReader(
-            dataset,
-            policy.modality,
-            robot=robot,
-            state_widths=policy.state_widths,
-            action_widths=policy.action_widths,
+            dataset, modality, robot=robot, state_widths=state_widths, action_widths=action_widths
         )
-        names = action_names(dataset, policy.action_widths, robot)
-        compared = quantities(policy.modality, policy.state_widths, names, robot)
-        horizon = policy.modality["action"].horizon
+        names = action_names(dataset, action_widths, robot)
+        compared = quantities(modality, state_widths, names, robot)
+        horizon = modality["action"].horizon
         self.result = Evaluation(
             compared,
             {key: ChunkErrors(horizon, one.held) for key, one in compared.items()},
@@ -184,8 +175,9 @@ class OpenLoop:
         self._seen = 0
         self._origins: dict[str, Values] = {}
 
-    def run(self, progress: Callable[[int], object] = lambda rows: None) -> Evaluation:
-        """Evaluates all chosen rows; ``progress`` is told the number of chunks that have been dealt with.
+    def run(self, policy: Policy, progress: Callable[[int], object] = lambda rows: None) -> Evaluation:
+        """Evaluates all chosen rows, once; ``progress`` is told the number of chunks that have been dealt
+        with.
 
         KeyboardInterrupt ends it early: what is there is returned, marked as incomplete.
 
@@ -195,9 +187,9 @@ class OpenLoop:
         """
         result = self.result
         try:
-            for episode in self._read():
-                for row, observation in self._observations(episode):
-                    self._evaluate(episode, row, observation)
+            for episode, rows in self._read():
+                for row, observation in self._observations(episode, rows):
+                    self._evaluate(policy, episode, row, observation)
                     progress(result.rows + result.refused_rows)
         except KeyboardInterrupt:
             result.complete = False
@@ -208,24 +200,24 @@ class OpenLoop:
 
     # Rows.
 
-    def _read(self) -> Iterator[Episode]:
-        """The chosen episodes, one after the other; damaged ones are told."""
+    def _read(self) -> Iterator[tuple[Episode, list[int]]]:
+        """The chosen episodes with their chosen rows, one after the other; those that cannot be used are
+        told."""
         for number in self._episodes:
+            candidates = self._reader.rows_in(self._dataset.length(number))[:: self.result.interval]
+            chosen = [row for row in candidates if self._is_next()]
+            if not chosen:
+                continue
             try:
                 episode = self._dataset.episode(number)
+                self._reader.rows(episode)  # whose rate is checked there
             except DatasetError as error:
-                self._seen += len(self._reader.rows_in(self._dataset.length(number))[:: self.result.interval])
-                self.result.refuse(number, None, error)
+                self.result.refuse(number, None, error, len(chosen))
                 continue
-            yield episode
+            yield episode, chosen
 
-    def _observations(self, episode: Episode) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The chosen rows of an episode with what the policy sees there; what cannot be read is told."""
-        try:
-            rows = [row for row in self._reader.rows(episode)[:: self.result.interval] if self._is_next()]
-        except DatasetError as error:
-            self.result.refuse(episode.index, None, error)
-            return
+    def _observations(self, episode: Episode, rows: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """What the policy sees at rows of an episode; what cannot be read is told."""
         while rows:
             gaps = (later - row > _SEEK_ROWS for row, later in pairwise(rows))
             together = next((i for i, far in enumerate(gaps, 1) if far), len(rows))
@@ -243,11 +235,11 @@ class OpenLoop:
 
     # One chunk.
 
-    def _evaluate(self, episode: Episode, row: int, observation: Mapping[str, Any]) -> None:
+    def _evaluate(self, policy: Policy, episode: Episode, row: int, observation: Mapping[str, Any]) -> None:
         result = self.result
         try:
             recorded, real = self._reader.actions(episode, row)
-            actions, info = self._policy.get_action(
+            actions, info = policy.get_action(
                 observation, t_obs_ns=(episode.index << _ROW_BITS) + row, seed=result.seed
             )
             done = {key: _steps(recorded[key], real) for key in result.compared}
@@ -309,10 +301,11 @@ def action_names(
     Raises:
         DatasetError: the dataset lacks a key, or has it in another width.
     """
-    known = {key: robot.action[key].columns for key in widths if robot is not None and key in robot.action}
-    unknown = {key: ("",) * width for key, width in widths.items() if key not in known}
-    for key, (column, positions) in map_groups(dataset, "action", unknown).items() if unknown else ():
+    own = {key: robot.action[key].columns for key in widths if robot is not None and key in robot.action}
+    wanted = {key: own.get(key, ("",) * width) for key, width in widths.items()}
+    found = {}
+    for key, (column, positions) in map_groups(dataset, "action", wanted).items():
         names = dataset.names(column)
         named = max(positions) < len(names)
-        known[key] = tuple(names[i] if named else f"{key}_{i}" for i in positions)
-    return known
+        found[key] = own.get(key) or tuple(names[i] if named else f"{key}_{i}" for i in positions)
+    return found

@@ -86,7 +86,10 @@ def summarize(evaluation: Evaluation) -> Summary | None:
         values,
         {key: mean([value.figures for value in own]) for key, own in values.items()},
         mean([value.figures for value in everything]),
-        {key: [own and mean(own) for own in found] for key, found in {**steps, ALL: together}.items()},
+        {
+            key: [None if own is None else mean(own) for own in found]
+            for key, found in {**steps, ALL: together}.items()
+        },
         scaled_ratio([value.figures for value in moved], [value.span for value in moved]),
     )
 
@@ -183,7 +186,7 @@ def _number(value: float | None) -> str:
 
 def _step_lines(summary: Summary, per_line: int = 4) -> Iterator[str]:
     cells = [
-        f"{step:>4}  {_number(f and f.mse):>9} ({_number(f and f.mse_hold_still)})"
+        f"{step:>4}  " + ("-" if f is None else f"{_number(f.mse):>9} ({_number(f.mse_hold_still)})")
         for step, f in enumerate(summary.steps[ALL])
     ]
     for start in range(0, len(cells), per_line):

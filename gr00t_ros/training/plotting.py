@@ -91,14 +91,14 @@ def _panel(axes: Any, evaluation: Evaluation, trace: Trace, key: str, i: int, va
     recorded = trace.recorded[key][:, i]
     step = 1.0 / evaluation.fps
     predicted, held = [], []
-    for row, chunks, still in trace.chunks:
+    for row, chunks, stills in trace.chunks:
         chunk = chunks[key][:, i]
         times = trace.times[row] + step * np.arange(len(chunk))
         predicted.append(np.column_stack([times, chunk]))
-        if np.isfinite(still[key][i]):
+        if np.isfinite(stills[key][i]):
             # One step long at least, or the last row's would be a point.
             ends = [times[0], max(times[-1], times[0] + step)]
-            held.append(np.column_stack([ends, [still[key][i]] * 2]))
+            held.append(np.column_stack([ends, [stills[key][i]] * 2]))
     shades = np.linspace(FIRST_COLOUR, LAST_COLOUR, max(len(predicted), 2))[: len(predicted)]
     axes.plot(trace.times, recorded, color="black", linewidth=1.4, alpha=0.8, zorder=2)
     if held:
