@@ -37,6 +37,8 @@ from gr00t_ros.robot import RobotConfig
 from gr00t_ros.share import robot_file
 
 DESCRIPTION = __doc__
+# What a recorder calls an episode that it is about to delete.
+DISCARDED = ".discarded"
 # As the shell has it for a program that SIGINT ended.
 INTERRUPTED = 130
 
@@ -190,7 +192,8 @@ def _bags(paths: Sequence[Path]) -> list[Path]:
     bags: list[Path] = []
     for path in paths:
         if path.is_dir() and not is_bag(path):
-            inside = sorted((p for p in path.iterdir() if p.is_dir() and is_bag(p)), key=_by_number)
+            found = (p for p in path.iterdir() if p.is_dir() and p.suffix != DISCARDED and is_bag(p))
+            inside = sorted(found, key=_by_number)
             if not inside:
                 raise DatasetError(f"{path}: no recording in it; expected rosbag2 folders")
             bags += inside

@@ -133,10 +133,16 @@ def recorded_episode(bag: Bag) -> Episode | None:
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        texts = {key: str(record.get(key) or "").strip() for key in ("episode", "instruction", "label")}
+        keys = ("episode", "instruction", "told", "label")
+        texts = {key: str(record.get(key) or "").strip() for key in keys}
     except (OSError, ValueError, AttributeError) as error:
         raise DatasetError(f"{path}: cannot be read ({error}); remove it to convert without it") from error
-    return Episode(texts["episode"] or bag_name(bag), texts["instruction"], False, texts["label"])
+    return Episode(
+        texts["episode"] or bag_name(bag),
+        texts["instruction"],
+        texts["instruction"] not in ("", texts["told"]),
+        texts["label"],
+    )
 
 
 def chosen_rule(rule: str, marks: Marks, bag: Bag) -> str:

@@ -287,7 +287,7 @@ class BagRows:
                 episode = Episode(
                     episode.name,
                     self._recorded.instruction or episode.instruction,
-                    episode.corrected or self._recorded.instruction not in ("", episode.instruction),
+                    episode.corrected or self._recorded.corrected,
                     self._recorded.label or episode.label,
                     episode.discarded,
                 )

@@ -75,16 +75,16 @@ class SqliteFile:
             known = self._topics(database)
             chosen = [n for n, (name, _) in known.items() if topics is None or name in topics]
             places = ",".join("?" * len(chosen))
+            # In the order of writing no index is needed, and the one on timestamps would mean to sort.
+            table = "messages" if order == "timestamp" else "messages NOT INDEXED"
             query = (
-                f"SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({places}) "
+                f"SELECT topic_id, timestamp, data FROM {table} WHERE topic_id IN ({places}) "
                 f"AND timestamp >= ? AND timestamp < ? ORDER BY {order}"
             )
             first = -(2**63) if start_ns is None else start_ns
             last = 2**63 - 1 if stop_ns is None else stop_ns
             count = 0
             try:
-                # "NOT INDEXED" would be needed to keep SQLite from sorting by an index on timestamp; ordering
-                # by the row's own number never does.
                 for topic, time, data in database.execute(query, (*chosen, first, last)):
                     count += 1
                     yield Stored(*known[topic], time, memoryview(data))
@@ -115,6 +115,8 @@ class SqliteFile:
         options = f"mode={mode}" if self._journals() else "immutable=1"
         database = sqlite3.connect(f"file:{quote(str(path.resolve()))}?{options}", uri=True)
         try:
+            # With this SQLite opens a file that is shorter than its header says, too: one that was cut off.
+            database.execute("PRAGMA writable_schema=ON")
             tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master")}
             if not {"topics", "messages"} <= tables:
                 raise sqlite3.DatabaseError("no tables of a bag")
@@ -146,6 +148,5 @@ class SqliteFile:
         return {kind: Definition(encoding, text) for kind, encoding, text in rows if text}
 
     def _damaged(self, count: int, error: sqlite3.DatabaseError) -> None:
-        text = f"is damaged after {count} messages ({error})"
-        if text not in self.notes:
-            self.notes.append(text)
+        if not self.notes:  # the survey looks at all messages, and comes first
+            self.notes.append(f"is damaged after {count} messages ({error})")
