@@ -124,7 +124,7 @@ class EpisodeRecorder(Node):
         self.get_logger().info(f"ready: {what} of robot {self.robot.name} into {self.folder.path}")
         for path in self.folder.leftovers():
             self.get_logger().warning(
-                f"{path} was left by a recorder that was killed. It is kept, and bag_to_dataset recovers what "
+                f"{path} was left by a recorder that was killed. It is kept; bag_to_dataset recovers what "
                 "is in it"
             )
 

@@ -9,8 +9,12 @@ written is taken back, so that the file ends behind its last whole chunk and can
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import struct
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,25 @@ from rosbags.rosbag2.storage_mcap import McapWriter
 
 # What the folder of an episode is called while it is written.
 RECORDING = ".recording"
+
+
+# zstd's own default takes ten to thirty times as long for pictures, which their noise keeps from becoming
+# smaller (640x480: 12 to 30 ms at level 3, 0.7 to 2.6 ms at this one); joint states shrink to an eighth at
+# both.
+LEVEL = -1
+# A chunk is closed when it is larger, as by rosbags.
+CHUNK_BYTES = 2**20
+# A message record: opcode, length, channel, sequence number, log time, publish time, then the message.
+_MESSAGE = struct.Struct("<BQHIQQ")
+_OPCODE, _LENGTH_AND_OPCODE = 0x05, 9
+
+
+def _compressor() -> Callable[[bytes], bytes]:
+    """zstd from the library that this version of rosbags needs itself."""
+    for name in ("compression.zstd", "backports.zstd", "zstandard"):
+        with contextlib.suppress(ImportError):
+            return partial(importlib.import_module(name).compress, level=LEVEL)
+    raise ImportError("no zstd library is installed, which rosbags needs: reinstall rosbags")
 
 
 class _Unbuffered:
@@ -59,6 +82,8 @@ class SafeMcapWriter(McapWriter):
 
     path: Path
     chunk: Any
+    message_start_time: int
+    message_end_time: int
 
     def __init__(self, path: Path, compression: CompressionMode) -> None:
         """``path`` is the folder; the file in it is called as the folder will be."""
@@ -67,6 +92,23 @@ class SafeMcapWriter(McapWriter):
         name = path.name.removesuffix(RECORDING)
         self.path = self.path.rename(path / f"{name}.mcap")
         self.bio: Any = _Unbuffered(self.path)
+        self.compressor: Callable[[bytes], bytes] = _compressor()
+
+    def write(self, connection: Any, timestamp: int, data: bytes | memoryview) -> None:
+        """One message. rosbags copies it twice on its way into the chunk, which for pictures takes more time
+        than compressing them."""
+        self.message_start_time = min(timestamp, self.message_start_time)
+        self.message_end_time = max(timestamp, self.message_end_time)
+        self.channel_stats[connection.id] += 1
+        chunk = self.chunk
+        chunk.message_start_time = min(timestamp, chunk.message_start_time)
+        chunk.message_end_time = max(timestamp, chunk.message_end_time)
+        chunk.msgs[connection.id].append((timestamp, chunk.bio.tell()))
+        length = _MESSAGE.size - _LENGTH_AND_OPCODE + len(data)
+        chunk.bio.write(_MESSAGE.pack(_OPCODE, length, connection.id, 0, timestamp, timestamp))
+        chunk.bio.write(data)
+        if chunk.bio.tell() > CHUNK_BYTES:
+            self.close_chunk()
 
     def close_chunk(self) -> None:
         """Writes the pending chunk whole, or nothing of it and raises OSError."""
