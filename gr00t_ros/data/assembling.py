@@ -8,15 +8,18 @@ same door. Episodes pass one at a time, so memory does not grow with their numbe
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from gr00t_ros.data.contact_sheet import write_contact_sheet
+from gr00t_ros.data.conversion_report import ReportMaker
 from gr00t_ros.data.dataset_form import FORMATS, V30, features_of, info_of, modality_of
 from gr00t_ros.data.episode_source import COUNTED, Columns, EpisodeSource, staged_source
+from gr00t_ros.data.lerobot import LeRobotDataset
 from gr00t_ros.data.lerobot_v2_writing import V2Writer
 from gr00t_ros.data.lerobot_v3_writing import V3Writer
 from gr00t_ros.data.lerobot_writing import StagedEpisode, read_staged
@@ -156,6 +159,7 @@ def _write(
     tasks: dict[str, int] = {}
     totals: dict[str, RunningStatistics] = {}
     images: dict[str, list[dict[str, Any]]] = {}
+    report = ReportMaker(plan.features, plan.fps)
     relative = RelativeActions(relations_of(plan.modality, plan.features), plan.horizon)
     frames = 0
     for index, source in enumerate(sources):
@@ -170,6 +174,7 @@ def _write(
             statistics[name] = values
             images.setdefault(name, []).append(values)
         relative.add(columns)
+        report.add(source, columns)
         writer.add(index, source, columns, statistics)
         frames += len(columns["index"])
         if progress is not None:
@@ -184,7 +189,18 @@ def _write(
         write_json(root / "meta/modality.json", plan.modality)
     if plan.robot_yaml is not None:
         shutil.copyfile(plan.robot_yaml, root / "meta/robot.yaml")
-    write_json(root / "meta/conversion.json", _conversion(plan, sources))
+    episodes = [{"length": source.length, "tasks": list(source.tasks), **source.record} for source in sources]
+    write_json(
+        root / "meta/conversion.json",
+        {
+            **plan.conversion,
+            "relative_horizon": plan.horizon,
+            "report": report.report().to_json(),
+            "episodes": episodes,
+        },
+    )
+    if any(feature["dtype"] == "video" for feature in plan.features.values()):
+        write_contact_sheet(LeRobotDataset(root), root / "meta/contact_sheet.png")
 
 
 def _complete(
@@ -229,8 +245,3 @@ def _totals(
     values = {name: running.result() for name, running in totals.items()}
     pictures = {name: combined(parts) for name, parts in images.items()}
     return values | {name: {field: entry[field] for field in FIELDS} for name, entry in pictures.items()}
-
-
-def _conversion(plan: DatasetPlan, sources: Iterable[EpisodeSource]) -> dict[str, Any]:
-    episodes = [{"length": source.length, "tasks": list(source.tasks), **source.record} for source in sources]
-    return {**plan.conversion, "relative_horizon": plan.horizon, "episodes": episodes}

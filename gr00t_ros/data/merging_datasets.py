@@ -29,7 +29,9 @@ from gr00t_ros.errors import DatasetError
 _LOG = logging.getLogger(__name__)
 # Entries of a feature that may differ: how its video was encoded (joining refuses what cannot share a file).
 _LOOSE = ("info", "video_info")
-# What counts an image's statistics as complete.
+# Entries of conversion.json that are written for the whole.
+_MADE_ANEW = ("episodes", "report", "relative_horizon")
+# What a camera's statistics must have to be taken over.
 _IMAGE_FIELDS = ("min", "max", "mean", "std", *PERCENTILES, "count")
 
 
@@ -118,7 +120,7 @@ def _conversion(dataset: LeRobotDataset) -> dict[str, Any]:
 
 def _joined(opened: list[LeRobotDataset], records: list[dict[str, Any]]) -> dict[str, Any]:
     """Provenance: the shards' own where they say the same, else that of each."""
-    own = [{name: value for name, value in record.items() if name != "episodes"} for record in records]
+    own = [{name: value for name, value in record.items() if name not in _MADE_ANEW} for record in records]
     if all(record == own[0] for record in own):
         return own[0]
     parts = [{"dataset": str(d.path), **record} for d, record in zip(opened, own, strict=True)]
