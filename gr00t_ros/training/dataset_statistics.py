@@ -21,7 +21,7 @@ from gr00t_model.errors import Gr00tError
 from gr00t_model.processing import ActionConfig, ModalityConfig, poses
 from gr00t_ros.data.lerobot import Episode
 from gr00t_ros.data.statistics import KEPT_VALUES, RunningStatistics
-from gr00t_ros.data.windows import MOST_RATE_ERROR, WindowReader
+from gr00t_ros.data.windows import WindowReader
 from gr00t_ros.errors import DatasetError
 from gr00t_ros.training.samples import DatasetSource, OpenSource
 
@@ -96,12 +96,6 @@ class _Embodiment:
             report(
                 f"{where}: rows without a task text in {_episodes(unnamed, everywhere)}; the network is "
                 "given an empty instruction there"
-            )
-        robot = source.source.robot
-        if robot is not None and abs(source.dataset.fps / robot.step_rate - 1.0) > MOST_RATE_ERROR:
-            report(
-                f"{where}: {source.dataset.fps:g} rows a second, but the robot's step_rate is "
-                f"{robot.step_rate:g}; it would move at another speed than it was shown"
             )
 
     def _running(self, kind: str, key: str, source: OpenSource) -> RunningStatistics:

@@ -60,6 +60,9 @@ def training_loader(stream: SampleStream, workers: int = 0, *, pin_memory: bool 
         pin_memory=pin_memory,
         prefetch_factor=PREFETCHED if workers else None,
         worker_init_fn=_start_worker if workers else None,
+        # Its own, so that starting a loader takes no number from the network's random generator, whose
+        # dropout would else depend on how often a run was interrupted.
+        generator=torch.Generator(),
     )
 
 

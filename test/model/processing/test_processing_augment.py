@@ -120,3 +120,36 @@ def test_rotation_turns_counter_clockwise_about_the_centre() -> None:
 def test_a_wrong_jitter_is_refused(jitter: dict) -> None:
     with pytest.raises(ConfigError, match=f"color_jitter_params: {next(iter(jitter))} is"):
         augment.ColorJitter.from_mapping(jitter)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    height=st.integers(20, 400),
+    width=st.integers(20, 400),
+    letterbox=st.booleans(),
+    chain=st.sampled_from(["opencv", "square", "wide"]),
+    seed=st.integers(0, 99),
+)
+def test_a_reduced_image_gives_the_bits_of_the_whole_one(
+    height: int, width: int, letterbox: bool, chain: str, seed: int
+) -> None:
+    """Loaders keep frames reduced: at evaluation and under every augmentation it must not show."""
+    chains = {
+        "opencv": CropAndResize(letterbox, 64, 0.95),
+        "square": TorchvisionResize(letterbox, (64, 64), (58, 58)),
+        "wide": TorchvisionResize(letterbox, (48, 64), (44, 58)),
+    }
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    kept = chains[chain].reduce(image)
+    assert kept.size <= image.size
+    np.testing.assert_array_equal(chains[chain](kept), chains[chain](image))
+    augmentation = augment.Augmentation(chains[chain], 5.0, JITTER)
+    draw = augmentation.draw(np.random.default_rng(seed))
+    np.testing.assert_array_equal(augmentation.apply(kept, draw), augmentation.apply(image, draw))
+
+
+def test_a_camera_image_is_reduced_to_the_edge() -> None:
+    assert OPENCV.reduce(ramp(480, 640)).shape == (256, 256, 3)
+    assert CropAndResize(False, 256, 0.95).reduce(ramp(480, 640)).shape == (256, 341, 3)
+    assert OPENCV.reduce(ramp(120, 160)).shape == (120, 160, 3)  # smaller than it would become
+    assert TORCHVISION.reduce(ramp(480, 640)).shape == (256, 256, 3)

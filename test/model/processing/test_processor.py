@@ -94,6 +94,25 @@ def test_training_inputs_hold_normalized_actions_and_their_mask() -> None:
     torch.testing.assert_close(inputs["action"][0, 0, :6], torch.tensor([0.5] * 5 + [-0.5]))
 
 
+def test_steps_that_were_not_recorded_are_masked_in_training() -> None:
+    processor, rng = made_in_python(), np.random.default_rng(0)
+    whole = processor.encode_training(observation(2), actions(2), TAG, rng)
+    inputs = processor.encode_training(observation(2), actions(2), TAG, rng, real_steps=(16, 3))
+    assert torch.equal(inputs["action"], whole["action"])
+    assert inputs["action_mask"].sum(dim=(1, 2)).tolist() == [16 * 6, 3 * 6]
+    assert inputs["action_mask"][1, :3, :6].all()
+    for wrong in ((16,), (16, 51), (16, -1)):
+        with pytest.raises(ObservationError, match=r"real_steps is .*, expected 2 numbers from 0 to 50"):
+            processor.encode_training(observation(2), actions(2), TAG, rng, real_steps=wrong)
+
+
+def test_without_augmentation_training_images_are_those_of_evaluation() -> None:
+    processor = made_in_python()
+    plain = processor.encode(observation(), TAG)
+    inputs = processor.encode_training(observation(), actions(), TAG, None)
+    assert all(map(torch.equal, inputs["pixel_values"], plain["pixel_values"]))
+
+
 def test_training_images_vary_by_sample_and_follow_the_seed() -> None:
     processor = made_in_python()
     same = observation(2)
