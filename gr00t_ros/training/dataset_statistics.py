@@ -137,9 +137,10 @@ class _Embodiment:
         groups: dict[str, dict[str, dict[str, list[Any]]]] = {"state": {}, "action": {}}
         for (kind, key), running in self.running.items():
             entry = groups[kind][key] = running.result()
-            constant = np.flatnonzero(np.equal(entry["min"], entry["max"])).tolist()
+            low, high = np.asarray(entry["min"], np.float64), np.asarray(entry["max"], np.float64)
+            constant = np.flatnonzero(low == high).tolist()
             if constant:
-                which = f"number {_listed(constant)}" if len(constant) < len(entry["min"]) else "all of it"
+                which = f"number {_listed(constant)}" if len(constant) < len(low) else "all of it"
                 report(f"{self.tag}: {kind}.{key} never changes ({which}); nothing is learned from that")
         groups["relative_action"] = {key: self._per_step(key, report) for key in self.steps}
         return groups

@@ -22,6 +22,9 @@ import numpy as np
 
 # What a random generator is for, so that no two share their numbers: the second entry of every seed.
 SHUFFLE, DRAW, MIXTURE, AUGMENTATION = range(4)
+# Samples over which a mixture keeps its shares: a weight of one in a thousand is met once, and they are drawn
+# at once.
+MIXTURE_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -204,10 +207,6 @@ def mixture(
     for source in first[:inside]:
         before[source] += 1
     return before, _sources(first[inside:], block + 1, weights, seed, stream)
-
-
-# Long enough that a weight of one in a thousand is met once, short enough to be drawn at once.
-MIXTURE_BLOCK = 1024
 
 
 def _sources(first: list[int], block: int, weights: Sequence[float], seed: int, stream: int) -> Iterator[int]:

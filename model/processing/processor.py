@@ -9,7 +9,6 @@ drift apart.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ from gr00t_model.errors import CheckpointError, ConfigError, EmbodimentError, Ob
 from gr00t_model.pixels import pixels_to_float
 from gr00t_model.processing import observation as checks
 from gr00t_model.processing.embodiments import complete_ids
+from gr00t_model.processing.files import read_json, write_json
 from gr00t_model.processing.images import (
     ImageChain,
     image_tokens,
@@ -256,7 +256,7 @@ class Gr00tProcessor:
             ConfigError: an entry is wrong; the message names it.
         """
         directory = Path(directory)
-        config = _read_json(directory / PROCESSOR_FILE)
+        config = read_json(directory / PROCESSOR_FILE)
         kwargs = config.get("processor_kwargs")
         if not isinstance(kwargs, Mapping) or not isinstance(kwargs.get("modality_configs"), Mapping):
             raise CheckpointError(
@@ -273,10 +273,10 @@ class Gr00tProcessor:
             checked = ProcessorOptions.from_mapping({**options, **overrides})
             processor = cls(
                 kwargs["modality_configs"],
-                _read_json(directory / STATISTICS_FILE),
+                read_json(directory / STATISTICS_FILE),
                 {
                     **complete_ids({} if table is None else table),
-                    **_read_json(directory / EMBODIMENT_FILE, True),
+                    **read_json(directory / EMBODIMENT_FILE, True),
                 },
                 **{name: getattr(checked, name) for name in checked.__dataclass_fields__},
             )
@@ -293,15 +293,15 @@ class Gr00tProcessor:
             tag: {name: config.to_mapping() for name, config in modalities.items()}
             for tag, modalities in self.modality_configs.items()
         }
-        _write_json(
+        write_json(
             directory / PROCESSOR_FILE,
             {
                 "processor_class": "Gr00tN1d6Processor",
                 "processor_kwargs": {"modality_configs": configs, **self.options.to_mapping()},
             },
         )
-        _write_json(directory / STATISTICS_FILE, statistics_to_mapping(self._statistics))
-        _write_json(directory / EMBODIMENT_FILE, self.embodiment_ids)
+        write_json(directory / STATISTICS_FILE, statistics_to_mapping(self._statistics))
+        write_json(directory / EMBODIMENT_FILE, self.embodiment_ids)
 
     # -- inside --
 
@@ -391,25 +391,3 @@ class Gr00tProcessor:
 def _planes(job: tuple[ImageChain, NDArray[np.uint8]]) -> torch.Tensor:
     chain, image = job
     return to_planes(to_patch_multiple(chain(image)))
-
-
-def _read_json(path: Path, optional: bool = False) -> dict[str, Any]:
-    if optional and not path.is_file():
-        return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing; a checkpoint needs it to prepare observations") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not readable JSON ({error})") from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(data).__name__}")
-    return data
-
-
-def _write_json(path: Path, data: Any) -> None:
-    try:
-        text = json.dumps(data, indent=2, allow_nan=False)
-    except ValueError as error:
-        raise ConfigError(f"{path}: not written, expected finite numbers ({error})") from None
-    path.write_text(text + "\n", encoding="utf-8")
