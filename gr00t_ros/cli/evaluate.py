@@ -154,6 +154,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         seed=options.seed,
         trace=options.plot_episode,
     )
+    wanted.check(loop.result.compared)
     policy = _open(options, subject)
     with _Bar(loop.planned, "chunk", "evaluating") as bar:
         evaluation = loop.run(policy, bar.at)

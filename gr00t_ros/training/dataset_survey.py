@@ -157,11 +157,16 @@ class Survey:
 
     @property
     def stuck(self) -> list[Place]:
-        """Where the state is repeated although an action moves by a share of its whole range."""
-        if ACTION not in self.columns:
+        """Where the state is repeated although an action moves by a share of its whole range; not in episodes
+        in which it is frozen altogether."""
+        if not self._stuck:
             return []
-        spans = self.columns[ACTION].spans
-        return [place for place, moved in self._stuck if (moved > MOVED_SHARE * spans).any()]
+        spans, frozen = self.columns[ACTION].spans, self.columns[STATE].frozen
+        return [
+            place
+            for place, moved in self._stuck
+            if place.episode not in frozen and (moved > MOVED_SHARE * spans).any()
+        ]
 
     def add(self, episode: Episode, fps: float) -> None:
         """One episode more."""

@@ -13,6 +13,7 @@ from typing import Any
 from gr00t_ros.errors import Gr00tRosError
 from gr00t_ros.training.metrics import Figures, mean, scaled_ratio
 from gr00t_ros.training.open_loop import Evaluation
+from gr00t_ros.training.quantities import Quantities
 
 # The layout of the JSON; larger when a field changes its meaning or goes.
 FORMAT_VERSION = 1
@@ -103,12 +104,19 @@ class Wanted:
     max_mae: Mapping[str, float]
     better_than_hold_still: bool = False
 
-    def missed(self, summary: Summary) -> list[str]:
-        """What was not reached, a sentence each.
+    def check(self, compared: Mapping[str, Quantities]) -> None:
+        """Before the work: that every threshold is for something that the policy gives. Raises Gr00tRosError
+        that names the one that is not."""
+        known = {ALL, *compared, *(f"{key}.{name}" for key, one in compared.items() for name in one.names)}
+        for what in (*self.max_mse, *self.max_mae):
+            if what not in known:
+                raise Gr00tRosError(
+                    f"no error of {what!r} is known; expected {', '.join([ALL, *compared])}, or a joint of "
+                    "those as key.joint"
+                )
 
-        Raises:
-            Gr00tRosError: a threshold is for something that the policy does not give.
-        """
+    def missed(self, summary: Summary) -> list[str]:
+        """What was not reached, a sentence each."""
         found = []
         for name, limits in (("mse", self.max_mse), ("mae", self.max_mae)):
             for what, limit in limits.items():
@@ -138,11 +146,7 @@ def _named(summary: Summary, what: str) -> Figures:
     if what in summary.groups:
         return summary.groups[what]
     key, _, name = what.partition(".")
-    for value in summary.values.get(key, ()):
-        if value.name == name:
-            return value.figures
-    known = ", ".join([ALL, *summary.groups])
-    raise Gr00tRosError(f"no error of {what!r} is known; expected {known}, or a joint of those as key.joint")
+    return next(value.figures for value in summary.values[key] if value.name == name)
 
 
 # ---- for people ----------------------------------------------------------------------------------

@@ -20,7 +20,9 @@ from gr00t_ros.training.open_loop_report import ALL, Summary, ValueSummary
 
 # Inches. A panel of this size is readable at 100 dpi, and 44 of them still fit a screen's width.
 PANEL_WIDTH, PANEL_HEIGHT = 4.2, 1.9
-STEP_HEIGHT = 2.6
+STEP_HEIGHT = 2.8
+# For the heading, for numbers at the left, and for a title above and numbers below.
+TITLE, MARGIN, ROOM = 0.3, 0.55, 0.25
 DPI = 100
 # Up to so many panels stand in two columns, more in four.
 FEW_PANELS = 8
@@ -66,20 +68,33 @@ def _figure(evaluation: Evaluation, summary: Summary, trace: Trace) -> Any:
     panels = [(key, i, value) for key, own in summary.values.items() for i, value in enumerate(own)]
     columns = 2 if len(panels) <= FEW_PANELS else 4
     lines = math.ceil(len(panels) / columns)
-    height = lines * PANEL_HEIGHT + STEP_HEIGHT + 0.6
-    figure = Figure(figsize=(columns * PANEL_WIDTH, height), layout="constrained")
+    width, height = columns * PANEL_WIDTH, TITLE + lines * PANEL_HEIGHT + STEP_HEIGHT
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(lines + 1, columns, height_ratios=[PANEL_HEIGHT] * lines + [STEP_HEIGHT])
+    # Places in inches: a layout that looks for room by itself takes ten times as long as all the drawing.
+    sides = {"left": MARGIN / width, "right": 1.0 - 0.2 * MARGIN / width}
+    grid = figure.add_gridspec(
+        lines,
+        columns,
+        top=1.0 - (TITLE + ROOM) / height,
+        bottom=(STEP_HEIGHT + 1.4 * ROOM) / height,
+        wspace=0.2,
+        hspace=0.35,
+        **sides,
+    )
+    under = figure.add_gridspec(
+        1, 1, top=(STEP_HEIGHT - ROOM) / height, bottom=(ROOM + 0.2) / height, **sides
+    )
     for number, (key, i, value) in enumerate(panels):
         axes = figure.add_subplot(grid[number // columns, number % columns])
         _panel(axes, evaluation, trace, key, i, value)
-        if number // columns == lines - 1 or number + columns >= len(panels):
-            axes.set_xlabel("s")
-    _steps(figure.add_subplot(grid[lines, :]), evaluation, summary)
+        axes.tick_params(labelbottom=number + columns >= len(panels))
+    _steps(figure.add_subplot(under[0, 0]), evaluation, summary)
     figure.suptitle(
-        f"episode {trace.episode}: recorded (black), {len(trace.chunks)} predicted chunks (coloured by "
-        "time), present state held (dashed)",
+        f"episode {trace.episode}, over time in s: recorded (black), {len(trace.chunks)} predicted chunks "
+        "(coloured), present state held (dashed)",
         fontsize=9,
+        y=1.0 - 0.4 * TITLE / height,
     )
     return figure
 
@@ -126,6 +141,7 @@ def _limit(axes: Any, curves: list[Any], value: ValueSummary) -> None:
     high = max(float(curve.max()) for curve in curves if len(curve))
     room = max(0.06 * (high - low), 0.02 * max(abs(low), abs(high)), 1e-3)
     axes.set_ylim(low - room, high + room)
+    axes.locator_params(axis="y", nbins=4)
     axes.ticklabel_format(axis="y", useOffset=False)
 
 
@@ -144,8 +160,7 @@ def _steps(axes: Any, evaluation: Evaluation, summary: Summary) -> None:
     axes.set_ylabel("RMS error")
     axes.set_ylim(bottom=0.0)
     axes.set_title(
-        f"error by step, all {evaluation.rows} chunks of {len(evaluation.episodes)} episodes; "
-        "dashed: present state held",
+        f"error by step of the chunk, over {evaluation.rows} chunks; dashed: present state held",
         fontsize=8,
         loc="left",
     )

@@ -288,11 +288,14 @@ def test_a_robot_gives_names_units_and_si(folder: Path) -> None:
 
 
 def test_thresholds_are_of_all_of_a_key_or_of_a_joint(folder: Path) -> None:
-    summary = summarize(evaluate(folder, Oracle(bias)))
+    evaluation = evaluate(folder, Oracle(bias))
+    summary = summarize(evaluation)
     assert summary is not None
 
     def missed(mse: dict[str, float] | None = None, mae: dict[str, float] | None = None) -> int:
-        return len(Wanted(mse or {}, mae or {}).missed(summary))
+        wanted = Wanted(mse or {}, mae or {})
+        wanted.check(evaluation.compared)
+        return len(wanted.missed(summary))
 
     assert missed() == 0
     assert missed({"all": 0.0017, "arm": 0.0021, "arm.elbow_flex": 0.0101, "gripper": 1e-6}) == 0
