@@ -38,7 +38,7 @@ from gr00t_ros.nodes.recorder_status import diagnosis, summary, topic_lines
 from gr00t_ros.observation import check_instruction
 from gr00t_ros.recording.audit import GOOD
 from gr00t_ros.recording.definitions import Definitions
-from gr00t_ros.recording.episode import Episode
+from gr00t_ros.recording.episode import Episode, cut_short
 from gr00t_ros.recording.episode_folder import EpisodeFolder
 from gr00t_ros.recording.episode_record import EpisodeRecord
 from gr00t_ros.recording.expectations import expectations
@@ -77,6 +77,7 @@ class EpisodeRecorder(Node):
         self.folder.prepare()
         self.episode: Episode | None = None
         self._marked: MarkedEpisode | None = None  # the running episode, where only marks are given
+        self._began_ns = 0  # when it began, by the system's clock
         self._last = ""  # the last episode that this process has ended
         self.problem = ""  # why the last episode ended as it should not have
         self._dropped_told = 0
@@ -213,8 +214,12 @@ class EpisodeRecorder(Node):
         self._topics.look()
         self._topics.drain()
         start_ns, self._began_ns = self.now_ns(), time.time_ns()
+        if start_ns == 0:
+            raise RecordingError(
+                "use_sim_time is set and nothing comes on /clock, so there is no time to record"
+            )
         record = EpisodeRecord(name, self.robot.name, instruction, instruction, start_ns)
-        notes = [] if instruction else [f"without an instruction: {self._instruction.current.problem}"]
+        notes = [] if instruction else ["without an instruction, which label can still give it"]
         if self.parameters["write_bags"]:
             queue_bytes = round(self.parameters["queue_size"] * MEGABYTE)
             self.episode = Episode(self.folder, record, self.expected, queue_bytes)
@@ -251,7 +256,8 @@ class EpisodeRecorder(Node):
         self._marks.give(EpisodeEvent.STOP, episode.record, stop_ns)
         self.episode, self._last = None, episode.record.episode
         try:
-            episode.finish(stop_ns, ended_by, [problem] if problem else ())
+            notes = [] if episode.record.instruction else ["no instruction"]
+            episode.finish(stop_ns, ended_by, [*notes, cut_short(problem)] if problem else notes)
         except RecordingError as error:
             self.problem = f"{episode.record.episode}: {one_line(error)}"
             raise

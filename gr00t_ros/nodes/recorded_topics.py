@@ -29,9 +29,9 @@ from gr00t_ros.nodes.replay_sources import message_class
 # Seconds between two looks at what waits. What it costs is a call into the middleware for each topic.
 TAKE_PERIOD_S = 0.01
 # What may wait at a subscription while this process stands still: a second of frames, which are large, and
-# 0.2 s of a controller at 1 kHz.
-FRAMES_DEPTH, DEPTH = 30, 200
-_FRAMES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+# of a controller at 1 kHz.
+FRAMES_DEPTH, DEPTH = 30, 1000
+_FRAMES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/PointCloud2")
 _NS = 1_000_000_000
 
 Sink = Callable[[str, bytes, int, "int | None"], None]
@@ -93,6 +93,7 @@ class RecordedTopics:
     def begin(self) -> None:
         """From here on messages go into the sink. What is latched comes once more."""
         self._ending.clear()
+        self.failure = ""
         self._thread = threading.Thread(target=self._run, name="recorded topics", daemon=True)
         for topic, entry in list(self._entries.items()):
             self._connected(topic, entry.kind, entry.offered)

@@ -33,7 +33,7 @@ class Audit:
         """For ``episode.json``: topics by name."""
         topics = {}
         for topic in self.topics:
-            values = asdict(topic)
+            values = {**asdict(topic), "used_by": list(topic.used_by)}
             topics[values.pop("topic")] = values
         return {"verdict": self.verdict, "reasons": list(self.reasons), "topics": topics}
 

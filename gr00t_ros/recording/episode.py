@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +29,11 @@ class Mark:
     topic: str
     definition: Definition
     data: bytes
+
+
+def cut_short(why: str) -> str:
+    """The note about an episode that was not ended by whoever began it."""
+    return f"cut short: {why}"
 
 
 class Episode:
@@ -148,7 +153,7 @@ class Episode:
         self.record.write(self._writer.folder / FILE)
         return self.record
 
-    def finish(self, stop_ns: int, ended_by: str, notes: Sequence[str] = ()) -> EpisodeRecord:
+    def finish(self, stop_ns: int, ended_by: str, notes: Iterable[str] = ()) -> EpisodeRecord:
         """Closes the bag, judges it, and gives the episode its final name.
 
         ``notes`` are reasons why it is no better than usable, apart from what is found here.
@@ -161,8 +166,9 @@ class Episode:
             self._writer.close()
         except RecordingError as error:
             problem = error
-        cut = [f"cut short: {self._writer.failure}"] if self._writer.failure else []
-        self.audit = judge(self._audits(stop_ns), notes or cut)
+        if self._writer.failure:
+            notes = dict.fromkeys([*notes, cut_short(self._writer.failure)])
+        self.audit = judge(self._audits(stop_ns), tuple(notes))
         self.record = replace(
             self.record,
             stop_ns=stop_ns,
