@@ -61,10 +61,8 @@ def begin(
 
 def instead_of_write(monkeypatch: pytest.MonkeyPatch, write: Callable[[int, Any], int]) -> None:
     """Bags, and nothing else, are written by ``write`` and not by ``os.write``."""
-    names = {
-        name: getattr(os, name) for name in ("open", "close", "fstat", "ftruncate", "O_WRONLY", "O_APPEND")
-    }
-    monkeypatch.setattr(mcap_storage, "os", SimpleNamespace(**names, write=write))
+    others = {name: getattr(os, name) for name in dir(os) if name != "write"}
+    monkeypatch.setattr(mcap_storage, "os", SimpleNamespace(**others, write=write))
 
 
 class FullDisk:

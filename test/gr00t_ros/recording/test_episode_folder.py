@@ -61,7 +61,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_what_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "episode.json"
     file.write_text(text, encoding="latin-1")
-    with pytest.raises(RecordingError, match="episode.json"):
+    with pytest.raises(RecordingError, match=r"episode\.json"):
         EpisodeRecord.read(file)
 
 
