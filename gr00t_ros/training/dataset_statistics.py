@@ -87,6 +87,8 @@ class _Embodiment:
             if len(episode) > 1 and not any(np.ptp(values, axis=0).any() for values in states.values()):
                 frozen.append(number)
         where, everywhere = source.dataset.path, len(source.episodes)
+        if source.empty:
+            report(f"{where}: no rows in {_episodes(source.empty, 0)}; left out")
         if frozen:
             report(
                 f"{where}: no state changes in {_episodes(frozen, everywhere)}: a frozen stream, or a robot "

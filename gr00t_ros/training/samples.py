@@ -50,6 +50,8 @@ class DatasetSource:
 class OpenSource:
     """A source, opened and looked through: every file that training will need is there.
 
+    ``episodes`` are the numbers of those to use; episodes without rows are left out, and are in ``empty``.
+
     Raises:
         DatasetError: it cannot be read, does not fit ``modality``, or has no row that can be a sample.
     """
@@ -73,7 +75,9 @@ class OpenSource:
             state_widths=state_widths,
             action_widths=action_widths,
         )
-        self.episodes = self._chosen()
+        chosen = self._chosen()
+        self.empty = tuple(number for number in chosen if self.dataset.length(number) == 0)
+        self.episodes = tuple(number for number in chosen if number not in self.empty)
         self._check_files()
         self._kept: OrderedDict[int, Episode] = OrderedDict()
 

@@ -4,6 +4,7 @@ twice."""
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
@@ -15,16 +16,18 @@ import pytest
 import torch
 
 from gr00t_model.errors import EmbodimentError
+from gr00t_model.network import Gr00tN1d6
 from gr00t_model.processing import Gr00tProcessor
 from gr00t_ros.data.lerobot import LeRobotDataset
 from gr00t_ros.data.windows import WindowReader
 from gr00t_ros.errors import DatasetError
 from gr00t_ros.training import stream as stream_module
+from gr00t_ros.training.collate import to_device
 from gr00t_ros.training.loader import training_loader
 from gr00t_ros.training.order import AUGMENTATION, StreamOrder, cut, generator
-from gr00t_ros.training.stream import DatasetSource, SampleStream
+from gr00t_ros.training.stream import DatasetSource, SampleStream, training_statistics
 from support_datasets import CAMERAS, write_dataset
-from support_samples import CONFIG, HORIZON, OTHER, TAG, Rows, modality, processor_for
+from support_samples import CONFIG, HORIZON, OTHER, SAMPLES, SMALL_IMAGES, TAG, Rows, modality, processor_for
 
 torch.set_num_threads(1)
 
@@ -152,6 +155,24 @@ def test_no_frame_is_decoded_twice_in_an_epoch(one: Any, monkeypatch: pytest.Mon
     assert asked == Counter((camera, *row) for camera in CAMERAS for row in ROWS)
 
 
+def test_no_more_shards_are_in_memory_than_are_open(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources, processor = two
+    alive: list[weakref.ref[Any]] = []
+    load = stream_module.load_shard
+
+    def recording(*arguments: Any) -> Any:
+        shard = load(*arguments)
+        assert max(len(frames) for frames in shard.frames.values()) <= ORDER["shard_rows"]
+        alive.append(weakref.ref(shard))
+        return shard
+
+    monkeypatch.setattr(stream_module, "load_shard", recording)
+    stream = SampleStream(sources, processor, seed=4, batch_size=5, **ORDER)
+    for _ in islice(stream, 100):
+        assert sum(shard() is not None for shard in alive) <= ORDER["open_shards"]
+    assert len(alive) > 10
+
+
 def test_two_ranks_see_different_rows_and_together_all(one: Any) -> None:
     sources, processor = one
     found = Rows(sources[0].path, processor)
@@ -224,6 +245,38 @@ def test_a_history_is_read_with_its_rows(one: Any) -> None:
     assert sorted(seen) == [(e, row) for e, row in ROWS if row >= 2]
     now, before = seen[(1, 9)]["state"][0, 1], seen[(1, 11)]["state"][0, 0]
     assert torch.equal(now, before)
+
+
+def test_an_episode_without_rows_is_left_out_and_told(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path, lengths=(5, 4))
+    index = folder / "meta/episodes.jsonl"
+    index.write_text(index.read_text() + '{"episode_index": 2, "tasks": [], "length": 0}\n')
+    sources = [DatasetSource(folder, TAG)]
+    told: list[str] = []
+    statistics = training_statistics(sources, {TAG: modality()}, told.append)
+    assert f"{folder}: no rows in episode 2; left out" in told
+    processor = Gr00tProcessor({TAG: modality()}, statistics, **SMALL_IMAGES)
+    assert SampleStream(sources, processor, seed=0, batch_size=1).rows == [9]
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the sample recordings are not beside the repository")
+def test_the_samples_train_the_tiny_network() -> None:
+    """A humanoid (v2.0, H.264) and an arm (v3.0, AV1) in one batch."""
+    sources = [
+        DatasetSource(SAMPLES / "gr1_pick_and_place", OTHER),
+        DatasetSource(SAMPLES / "so101_lerobot_v3", TAG),
+    ]
+    groups = ("right_arm", "right_hand")
+    modalities = {
+        OTHER: modality(("ego_view",), groups, groups, steps=range(16)),
+        TAG: modality(("wrist",), ("all",), ("all",)),
+    }
+    processor = processor_for(sources, modalities)
+    stream = SampleStream(sources, processor, seed=0, batch_size=6, shard_rows=4, open_shards=2)
+    assert stream.rows == [2096, 1782]
+    (batch,) = batches(stream, 1)
+    assert set(batch["embodiment_id"].tolist()) == {processor.embodiment_id(tag) for tag in (TAG, OTHER)}
+    assert torch.isfinite(Gr00tN1d6(CONFIG)(to_device(batch, "cpu"))["loss"])
 
 
 def test_mistakes_are_named_before_anything_is_decoded(one: Any, tmp_path: Path) -> None:
