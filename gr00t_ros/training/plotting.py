@@ -17,12 +17,13 @@ import numpy as np
 from gr00t_ros.errors import Gr00tRosError
 from gr00t_ros.training.open_loop import Evaluation, Trace
 from gr00t_ros.training.open_loop_report import ALL, Summary, ValueSummary
+from gr00t_ros.training.quantities import MOTION_SI
 
 # Inches. A panel of this size is readable at 100 dpi, and 44 of them still fit a screen's width.
 PANEL_WIDTH, PANEL_HEIGHT = 4.2, 1.9
 STEP_HEIGHT = 2.8
 # For the heading, for numbers at the left, and for a title above and numbers below.
-TITLE, MARGIN, ROOM = 0.3, 0.55, 0.25
+TITLE, MARGIN, ROOM = 0.3, 0.6, 0.25
 DPI = 100
 # Up to so many panels stand in two columns, more in four.
 FEW_PANELS = 8
@@ -139,7 +140,7 @@ def _limit(axes: Any, curves: list[Any], value: ValueSummary) -> None:
     """All curves, and never so near that noise looks like motion."""
     low = min(float(curve.min()) for curve in curves if len(curve))
     high = max(float(curve.max()) for curve in curves if len(curve))
-    room = max(0.06 * (high - low), 0.02 * max(abs(low), abs(high)), 1e-3)
+    room = max(0.06 * (high - low), 0.02 * max(abs(low), abs(high)), MOTION_SI / 2)
     axes.set_ylim(low - room, high + room)
     axes.locator_params(axis="y", nbins=4)
     axes.ticklabel_format(axis="y", useOffset=False)
@@ -164,4 +165,6 @@ def _steps(axes: Any, evaluation: Evaluation, summary: Summary) -> None:
         fontsize=8,
         loc="left",
     )
-    axes.legend(fontsize=7, ncols=max(1, math.ceil(len(summary.steps) / 5)), frameon=False)
+    # Above, where no curve can be.
+    place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.0}
+    axes.legend(fontsize=7, ncols=len(summary.steps), frameon=False, **place)
