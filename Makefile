@@ -22,6 +22,8 @@ VENV := .venv$(if $(filter kilted,$(ROS_DISTRO)),-kilted)
 BIN := $(VENV)/bin
 DURATION ?= 30
 PYTEST_ARGS ?=
+# Which tests: folders or files.
+TESTS ?= test
 # For a particular build of torch, e.g. TORCH_ARGS="--index-url <where CPU builds are>".
 TORCH_ARGS ?=
 
@@ -46,15 +48,15 @@ demo: install ## the simulated SO-101, driven through topics, for DURATION secon
 
 .PHONY: test
 test: install lint ## linters, then every test against the installed package
-	$(BIN)/python $(SAFE_PATH) -m pytest test $(PYTEST_ARGS)
+	$(BIN)/python $(SAFE_PATH) -m pytest $(TESTS) $(PYTEST_ARGS)
 
 .PHONY: test-ros
 test-ros: install ## the tests that need ROS 2, run from the source tree
-	$(BIN)/python -m pytest test -m ros $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(TESTS) -m ros $(PYTEST_ARGS)
 
 .PHONY: test-source
 test-source: install ## the quick tests of the robot side, run from the source tree
-	$(BIN)/python -m pytest test/gr00t_ros test/packaging -m "not ros and not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(if $(filter test,$(TESTS)),test/gr00t_ros test/packaging,$(TESTS)) -m "not ros and not slow" $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: install build/source ## ruff, mypy, and who may import whom

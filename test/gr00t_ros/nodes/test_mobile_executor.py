@@ -211,13 +211,12 @@ def check_limits(commands: dict[str, Collector]) -> None:
 
 
 def test_stop_and_deactivate_say_zero_last(bench: Bench) -> None:
+    bench.robot.pose = True
     source = bench.source()
     bench.until(EXECUTING)
     time.sleep(1.0)
     assert bench.node.change("deactivate")
-    sent = {key: len(found) for key, found in bench.commands.items()}
-    time.sleep(0.3)
-    assert {key: len(found) for key, found in bench.commands.items()} == sent, "silent"
+    bench.silence()  # what was sent before may arrive after the answer
     assert list(bench.commands["arm"][-1].data) == [0.0, 0.0]
     assert twist_of(bench.commands["base"][-1]).tolist() == [0.0, 0.0]
     assert bench.node.change("activate")
