@@ -17,6 +17,8 @@ from gr00t_ros.training.stream import Failure, SampleStream
 
 # Batches that each worker has ready: one to give, one in the making while shards are opened.
 PREFETCHED = 2
+# What PyTorch says of a worker that did not end by itself.
+_ENDED = ("exited unexpectedly", "is killed by signal")
 
 
 class SampleLoader(DataLoader[Any]):
@@ -35,11 +37,12 @@ class SampleLoader(DataLoader[Any]):
             except StopIteration:
                 return
             except RuntimeError as error:
-                if "exited unexpectedly" not in str(error):
+                if not any(phrase in str(error) for phrase in _ENDED):
                     raise
                 raise DatasetError(
                     f"a data loading process was ended from outside ({error}); most often memory ran out: "
-                    "use fewer workers or fewer open shards"
+                    "use fewer workers or smaller batches, and in a container give it more shared memory "
+                    "(docker run --shm-size)"
                 ) from error
             if isinstance(batch, Failure):
                 raise DatasetError(batch.text)
