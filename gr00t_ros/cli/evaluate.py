@@ -10,40 +10,29 @@ when it was interrupted, with the figures so far.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from tqdm import tqdm
 
 from gr00t_ros import findings
-from gr00t_ros.cli.subjects import MISTAKES, Subject, add_subject, explain, subject_of
+from gr00t_ros.cli import evaluating
+from gr00t_ros.cli.subjects import MISTAKES, Subject, add_subject, explain
 from gr00t_ros.data.lerobot import LeRobotDataset
 from gr00t_ros.errors import Gr00tRosError
 from gr00t_ros.findings import Finding, Level
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.share import robot_file
-from gr00t_ros.training.provenance import versions
-
-if TYPE_CHECKING:
-    from gr00t_model.policy import Gr00tPolicy
-    from gr00t_ros.training.open_loop import Evaluation
-    from gr00t_ros.training.open_loop_report import Summary
 
 DESCRIPTION = __doc__
 MISTAKE = 1
 # Apart from a mistake, so that a script can tell "not good enough" from "not evaluated".
 MISSED = 3
 INTERRUPTED = 130
-# Seconds between two states of the progress bar: a log file should not fill up with them.
-_ON_TERMINAL, _IN_LOG = 0.5, 15.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
                 return _describe(options)
             return _evaluate(options)
     except KeyboardInterrupt:
-        print("evaluate: interrupted before the first chunk; no figures and no files", file=sys.stderr)
+        print("evaluate: interrupted; no more figures than above, and no more files", file=sys.stderr)
         return INTERRUPTED
     except MISTAKES as error:
         print(explain("evaluate", error), file=sys.stderr)
@@ -115,12 +104,14 @@ def _describe(options: argparse.Namespace) -> int:
         raise Gr00tRosError("predictions are asked for, but no --checkpoint is given")
     robot = None if options.robot is None else RobotConfig.from_file(robot_file(options.robot))
     dataset = LeRobotDataset(options.dataset)
-    found = report(dataset, robot=robot, episodes=options.episodes, tell=_reading(dataset, options))
+    found = report(
+        dataset, robot=robot, episodes=options.episodes, tell=evaluating.reading(dataset, options.episodes)
+    )
     print(f"{dataset.path.name}: LeRobot {dataset.version}, {len(dataset)} episodes, {dataset.fps:g} fps")
     print(findings.table(found, _width()))
     if options.json is not None:
-        content = {"dataset": _dataset(dataset), "findings": _plain(found), "versions": versions()}
-        _write_json(options.json, content)
+        values = {**evaluating.about(dataset), "findings": evaluating.plain(found)}
+        evaluating.write_json(options.json, values)
     return MISSED if findings.worst(found) is Level.FAIL else 0
 
 
@@ -128,23 +119,13 @@ def _describe(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from gr00t_ros.training.dataset_report import report, unwell
     from gr00t_ros.training.open_loop import Chosen, OpenLoop
     from gr00t_ros.training.open_loop_report import Wanted, summarize, table
 
     wanted = Wanted(dict(options.max_mse), dict(options.max_mae), options.better_than_hold_still)
     dataset = LeRobotDataset(options.dataset)
-    subject = _subject(options)
-    found = report(
-        dataset,
-        modality=subject.processor.modality(subject.tag),
-        statistics=_statistics(subject),
-        robot=subject.robot,
-        episodes=options.episodes,
-        tell=_reading(dataset, options),
-    )
-    if unwell(found):
-        print(findings.table(unwell(found), _width()))
+    subject = evaluating.tuned_subject(options)
+    found = _look(options, dataset, subject)
     loop = OpenLoop(
         dataset,
         subject.processor,
@@ -155,191 +136,54 @@ def _evaluate(options: argparse.Namespace) -> int:
         trace=options.plot_episode,
     )
     wanted.check(loop.result.compared)
-    policy = _open(options, subject)
-    with _Bar(loop.planned, "chunk", "evaluating") as bar:
+    policy = evaluating.open_policy(options, subject)
+    with evaluating.Bar(loop.planned, "chunk", "evaluating") as bar:
         evaluation = loop.run(policy, bar.at)
     summary = summarize(evaluation)
-    if summary is None:
+    if summary is None:  # interrupted at once; without interruption there are figures
         raise KeyboardInterrupt
-    for line in _heading(policy, subject, dataset):
-        print(line)
+    print("\n".join(evaluating.heading(policy, subject, dataset)))
     print("\n".join(table(evaluation, summary)))
     if not evaluation.complete:
         left = loop.planned - evaluation.rows - evaluation.refused_rows
-        print(
-            f"evaluate: interrupted with {left} chunks to go; the figures are those so far, and no file is "
-            "written",
-            file=sys.stderr,
-        )
-        return INTERRUPTED
+        evaluating.tell(f"evaluate: {left} chunks were still to come; the figures are those so far")
+        raise KeyboardInterrupt
     missed = wanted.missed(summary)
     if options.json is not None:
-        _write_json(
-            options.json, _content(options, subject, dataset, policy, evaluation, summary, found, missed)
-        )
+        values = evaluating.content(subject, dataset, policy, evaluation, summary)
+        values |= {"limit": options.limit, "wanted": asdict(wanted), "missed": missed}
+        evaluating.write_json(options.json, {**values, "findings": evaluating.plain(found)})
     if options.plot is not None:
         from gr00t_ros.training.plotting import plot
 
         plot(evaluation, summary, options.plot)
-        tell(f"wrote {options.plot}")
+        evaluating.tell(f"wrote {options.plot}")
     for text in missed:
-        print(f"evaluate: {text}", file=sys.stderr)
+        evaluating.tell(f"evaluate: {text}")
     if evaluation.refused_rows:
-        print(
-            f"evaluate: {evaluation.refused_rows} chunks could not be evaluated; see above", file=sys.stderr
-        )
+        evaluating.tell(f"evaluate: {evaluation.refused_rows} chunks could not be evaluated; see above")
         return MISTAKE
     return MISSED if missed else 0
 
 
-def _subject(options: argparse.Namespace) -> Subject:
-    """The checkpoint; with the robot that it was fine-tuned for, where neither robot nor tag is given."""
-    if options.robot is None and options.embodiment_tag is None:
-        own = Path(options.checkpoint) / "robot.yaml"
-        if own.is_file():
-            tell(f"robot: {own}")
-            options.robot = str(own)
-    return subject_of(options)
+def _look(options: argparse.Namespace, dataset: LeRobotDataset, subject: Subject) -> list[Finding]:
+    """What is odd with the dataset, printed; all findings, for the file."""
+    from gr00t_ros.training.dataset_report import report, unwell
 
-
-def _statistics(subject: Subject) -> dict[str, Any]:
-    """What the checkpoint scales by; the processor has read and checked this very file."""
-    from gr00t_model.processing.processor import STATISTICS_FILE
-
-    text = (subject.directory / STATISTICS_FILE).read_text(encoding="utf-8")
-    return dict(json.loads(text)[subject.tag])
-
-
-def _open(options: argparse.Namespace, subject: Subject) -> Gr00tPolicy:
-    from gr00t_model.policy import Gr00tPolicy
-
-    tell(f"loading {subject.directory}")
-    accuracy = subject.accuracy
-    return Gr00tPolicy(
-        subject.directory,
-        subject.tag,
-        options.backend,
-        options.device,
-        options.precision,
-        options.num_steps,
-        processor=subject.processor,
-        engine=options.engine,
-        engine_limits=accuracy["limits"],
-        joint_names=accuracy["names"],
-        tell=tell,
+    found = report(
+        dataset,
+        modality=subject.processor.modality(subject.tag),
+        statistics=evaluating.trained_ranges(subject),
+        robot=subject.robot,
+        episodes=options.episodes,
+        tell=evaluating.reading(dataset, options.episodes),
     )
+    if unwell(found):
+        print(findings.table(unwell(found), _width()))
+    return found
 
 
-def _heading(policy: Gr00tPolicy, subject: Subject, dataset: LeRobotDataset) -> Iterator[str]:
-    choice = policy.choice
-    yield (
-        f"{subject.directory.name} ({subject.tag}) on {dataset.path.name}: {choice.backend} on "
-        f"{choice.device} in {choice.precision}, {policy.num_steps} denoising steps"
-    )
-    if policy.untrained:
-        yield f"the checkpoint was never trained for {subject.tag}: its actions mean nothing"
-    yield from (f"note: {note}" for note in policy.notes)
-
-
-# ---- results -------------------------------------------------------------------------------------
-
-
-def _content(
-    options: argparse.Namespace,
-    subject: Subject,
-    dataset: LeRobotDataset,
-    policy: Gr00tPolicy,
-    evaluation: Evaluation,
-    summary: Summary,
-    found: list[Finding],
-    missed: list[str],
-) -> dict[str, Any]:
-    from gr00t_ros.training.open_loop_report import to_mapping
-
-    choice = policy.choice
-    return {
-        **to_mapping(evaluation, summary),
-        "checkpoint": {
-            "name": subject.directory.resolve().name,
-            "embodiment_tag": subject.tag,
-            "backend": choice.backend,
-            "device": str(choice.device),
-            "precision": choice.precision,
-            "num_steps": policy.num_steps,
-            "untrained": bool(policy.untrained),
-        },
-        "dataset": _dataset(dataset),
-        "robot": None if subject.robot is None else subject.robot.name,
-        "limit": options.limit,
-        "wanted": {
-            "max_mse": dict(options.max_mse),
-            "max_mae": dict(options.max_mae),
-            "better_than_hold_still": options.better_than_hold_still,
-        },
-        "missed": missed,
-        "findings": _plain(found),
-        "versions": versions(),
-    }
-
-
-def _dataset(dataset: LeRobotDataset) -> dict[str, Any]:
-    return {
-        "name": dataset.path.resolve().name,
-        "version": dataset.version,
-        "episodes": len(dataset),
-        "fps": dataset.fps,
-    }
-
-
-def _plain(found: list[Finding]) -> list[dict[str, str]]:
-    return [{**asdict(finding), "level": finding.level.name} for finding in found]
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """All or nothing. Raises OSError."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
-    tell(f"wrote {path}")
-
-
-def tell(text: str) -> None:
-    """A line about what is being done; results alone go to standard output."""
-    print(text, file=sys.stderr, flush=True)
-
-
-# ---- while it runs -------------------------------------------------------------------------------
-
-
-class _Bar:
-    """A progress bar with the time left, on stderr."""
-
-    def __init__(self, total: int, unit: str, text: str) -> None:
-        interval = _ON_TERMINAL if sys.stderr.isatty() else _IN_LOG
-        self._bar = tqdm(total=total, unit=unit, desc=text, mininterval=interval, miniters=0)
-
-    def at(self, done: int) -> None:
-        """So many are done."""
-        self._bar.update(done - self._bar.n)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-
-def _reading(dataset: LeRobotDataset, options: argparse.Namespace) -> Any:
-    """What ``report`` tells its progress to."""
-    total = len(dataset if options.episodes is None else options.episodes)
-    bar = _Bar(total, "episode", "reading")
-
-    def tell_bar(done: int) -> None:
-        bar.at(done)
-        if done == total:
-            bar.__exit__()
-
-    return tell_bar
+# ---- options and signals -------------------------------------------------------------------------
 
 
 @contextmanager
@@ -350,9 +194,6 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-# ---- options -------------------------------------------------------------------------------------
 
 
 def _check_files(options: argparse.Namespace) -> None:

@@ -184,12 +184,15 @@ def test_interrupted_it_prints_the_figures_so_far(
     assert run(dataset, "--json", file) == evaluate.INTERRUPTED == 130
     printed = capsys.readouterr()
     assert "1 chunks of 16 steps" in printed.out
-    assert "interrupted with 3 chunks to go" in printed.err
+    assert "3 chunks were still to come; the figures are those so far" in printed.err
+    assert "evaluate: interrupted" in printed.err
     assert not file.exists()
     # Before the first chunk there is nothing to print.
     calls[:] = [1]
     assert run(dataset) == 130
-    assert "interrupted before the first chunk" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "evaluate: interrupted" in printed.err
+    assert "chunks" not in printed.out
 
 
 # ---- mistakes ------------------------------------------------------------------------------------
