@@ -7,6 +7,7 @@ checkpoint or a preset and to what the options change.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Mapping
@@ -94,7 +95,7 @@ def build_network(base: Base, options: Options, *, bf16: bool) -> Gr00tN1d6:
     """
     if base.directory is None:
         torch.manual_seed(options.seed)
-        model = Gr00tN1d6(base.config)
+        model = Gr00tN1d6(copy.deepcopy(base.config))
     else:
         model = load_model(base.directory)
         if options.from_scratch:
@@ -108,7 +109,7 @@ def build_network(base: Base, options: Options, *, bf16: bool) -> Gr00tN1d6:
 
 def outline(base: Base, options: Options, *, bf16: bool) -> Gr00tN1d6:
     """The same network without memory for its weights, to be counted."""
-    model = Gr00tN1d6.on_meta(base.config)
+    model = Gr00tN1d6.on_meta(copy.deepcopy(base.config))
     configure(model, options)
     cast(model, bf16=bf16)
     return model
