@@ -16,7 +16,6 @@ from tqdm import tqdm
 from gr00t_ros.cli.subjects import Subject, subject_of
 from gr00t_ros.data.lerobot import LeRobotDataset
 from gr00t_ros.findings import Finding
-from gr00t_ros.training.provenance import versions
 
 if TYPE_CHECKING:
     from gr00t_model.policy import Gr00tPolicy
@@ -116,6 +115,8 @@ def content(
 
 def about(dataset: LeRobotDataset) -> dict[str, Any]:
     """What the JSON file says of a dataset, and the versions of what has read it."""
+    from gr00t_ros.training.provenance import versions
+
     return {
         "dataset": {
             "name": dataset.path.resolve().name,
