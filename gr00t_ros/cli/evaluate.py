@@ -102,8 +102,10 @@ def _describe(options: argparse.Namespace) -> int:
     asked = [name for name in ("plot", "embodiment_tag", "engine") if getattr(options, name) is not None]
     if asked or options.max_mse or options.max_mae or options.better_than_hold_still:
         raise Gr00tRosError("predictions are asked for, but no --checkpoint is given")
-    robot = None if options.robot is None else RobotConfig.from_file(robot_file(options.robot))
     dataset = LeRobotDataset(options.dataset)
+    own = dataset.path / "meta/robot.yaml"  # where the converter leaves the description that it went by
+    named = own if options.robot is None and own.is_file() else options.robot
+    robot = None if named is None else RobotConfig.from_file(robot_file(str(named)))
     found = report(
         dataset, robot=robot, episodes=options.episodes, tell=evaluating.reading(dataset, options.episodes)
     )

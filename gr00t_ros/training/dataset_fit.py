@@ -8,17 +8,20 @@ dataset in other units: nothing else would fail, and the robot would move wrongl
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gr00t_model.processing import ModalityConfig
 from gr00t_ros.data.lerobot import Episode, LeRobotDataset
 from gr00t_ros.data.windows import WindowReader
 from gr00t_ros.errors import DatasetError
 from gr00t_ros.findings import Finding, fail, ok, warn
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.training.dataset_survey import Survey
+
+if TYPE_CHECKING:  # which brings torch: what is in a dataset is told without it
+    from gr00t_model.processing import ModalityConfig
 
 # Relative: the same rate written as a decimal number.
 STEP_RATE_TOLERANCE = 1e-3

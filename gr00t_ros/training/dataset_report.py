@@ -8,11 +8,12 @@ with one robot or one checkpoint is in ``dataset_fit.py``.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gr00t_model.processing import ModalityConfig
 from gr00t_ros.data.lerobot import LeRobotDataset
 from gr00t_ros.data.video import probe
 from gr00t_ros.data.windows import MOST_RATE_ERROR
@@ -31,6 +32,9 @@ from gr00t_ros.training.dataset_survey import (
     value_names,
 )
 
+if TYPE_CHECKING:  # which brings torch: what is in a dataset is told without it
+    from gr00t_model.processing import ModalityConfig
+
 # Relative: timestamps in float32 and clocks of different machines stay within it.
 RATE_TOLERANCE = 0.01
 # Share of rows that two columns agree in when one is a copy of the other (the ends of episodes may differ).
@@ -39,6 +43,8 @@ COPIED = 0.999
 _HEADERS = 3
 # Names and numbers that a sentence lists before it says how many more there are.
 _LISTED = 6
+# Characters of an instruction that are shown.
+_TEXT = 60
 _CAMERA = "observation.images."
 
 
@@ -201,7 +207,8 @@ def _instructions(found: Survey, robot: RobotConfig | None) -> Iterator[Finding]
         )
     texts = [text for text in found.instructions if text.strip()]
     if texts:
-        yield ok("instructions", f"{len(texts)} different: {named((repr(text) for text in texts), 3)}")
+        shown = (repr(textwrap.shorten(text, _TEXT, placeholder=" ...")) for text in texts)
+        yield ok("instructions", f"{len(texts)} different: {named(shown, 3)}")
 
 
 # ---- values --------------------------------------------------------------------------------------

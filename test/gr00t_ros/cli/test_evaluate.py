@@ -307,6 +307,19 @@ def test_a_dataset_that_should_not_be_trained_on_is_exit_code_3(
     assert "a frozen stream" in capsys.readouterr().out
 
 
+def test_the_robot_that_a_dataset_was_converted_with_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_dataset(tmp_path / "dataset")
+    shutil.copy(REPOSITORY / "config/robots/so101.yaml", folder / "meta/robot.yaml")
+    assert evaluate.main(["--dataset", str(folder)]) == 0
+    assert "step_rate of so101" in capsys.readouterr().out
+    text = (folder / "meta/robot.yaml").read_text()
+    (folder / "meta/robot.yaml").write_text(text.replace("step_rate: 20.0", "step_rate: 10.0"))
+    assert evaluate.main(["--dataset", str(folder)]) == 3
+    assert "its step_rate, 10 Hz" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "arguments", [["--plot", "picture.png"], ["--max-mse", "1"], ["--better-than-hold-still"]]
 )
