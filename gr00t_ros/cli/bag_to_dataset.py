@@ -17,7 +17,6 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,11 @@ from gr00t_ros.cli.subjects import MISTAKES, explain
 from gr00t_ros.data.assembling import assemble
 from gr00t_ros.data.bag_episodes import AUTO, RULES
 from gr00t_ros.data.bag_recovery import find_files, is_bag
+from gr00t_ros.data.conversion_report import read_report
 from gr00t_ros.data.converting import LEAVE_OUT, MIN_SECONDS, SPLIT, Converted, ConvertOptions, Job
 from gr00t_ros.data.converting_jobs import Failed, run_jobs
 from gr00t_ros.data.converting_result import NOTHING_LEFT_OUT, chosen_sizes, conversion_record, lines_about
+from gr00t_ros.data.dataset_form import FORMATS, V21
 from gr00t_ros.data.rows import Layout
 from gr00t_ros.data.video_writing import CODECS, VideoOptions
 from gr00t_ros.data.whole_files import partial_path, remove, storing
@@ -48,10 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     output: Path = options.output
     try:
-        with _interruptible():
+        with _Interruption() as interruption:
             if options.merge:
-                return _merge(options)
-            return _convert(options, sys.argv[1:] if argv is None else argv)
+                return _merge(options, interruption)
+            return _convert(options, sys.argv[1:] if argv is None else argv, interruption)
     except KeyboardInterrupt:
         print(f"bag_to_dataset: interrupted; {_kept(output)}", file=sys.stderr)
         return INTERRUPTED
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         help="where episodes begin and end: at the recorder's marks, where the instruction changes, or a bag "
         "an episode; auto takes marks where a bag has them, else instruction (default: %(default)s)",
     )
-    add("--format", choices=("v2.1", "v3.0"), default="v2.1", help="(default: %(default)s)")
+    add("--format", choices=FORMATS, help="of the dataset (default: v2.1; with --merge the first one's)")
     add("--size", type=int, metavar="N", help="shrink frames to N pixels on their shorter side first")
     add("--codec", choices=CODECS, default=CODECS[0], help="of the videos (default: %(default)s)")
     add("--crf", type=int, metavar="N", help="quality of the videos, lower is better (default: the codec's)")
@@ -122,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
 # ---- converting ----------------------------------------------------------------------------------
 
 
-def _convert(options: argparse.Namespace, argv: Sequence[str]) -> int:
+def _convert(options: argparse.Namespace, argv: Sequence[str], interruption: _Interruption) -> int:
     output: Path = options.output
     if not options.bags or not options.robot:
         raise DatasetError("give one BAG or more, and --robot; or --merge with datasets")
@@ -142,7 +143,7 @@ def _convert(options: argparse.Namespace, argv: Sequence[str]) -> int:
     work = partial_path(output)
     jobs = [Job(bag, robot_yaml, work / "bags" / _folder_name(bag), chosen) for bag in bags]
     processes = options.jobs or len(os.sched_getaffinity(0))
-    converted, failed = _run(jobs, min(processes, len(jobs)))
+    converted, failed = _run(jobs, min(processes, len(jobs)), interruption)
     for failure in failed:
         print(f"bag_to_dataset: {' '.join(failure.text.split())}", file=sys.stderr)
     if failed and (not options.skip_bad or not converted or any(f.final for f in failed)):
@@ -163,21 +164,24 @@ def _convert(options: argparse.Namespace, argv: Sequence[str]) -> int:
         episodes,
         made,
         Layout.from_robot(robot, chosen.fps),
-        options.format,
+        options.format or V21,
         robot_yaml=robot_yaml,
         conversion=record,
+        progress=interruption,
     )
     _put(made, output, options.force)
-    print("\n".join(lines_about(output, converted, failed, left_out)))
+    print("\n".join([*_report(output), *lines_about(converted, failed, left_out)]))
     return 0
 
 
-def _run(jobs: Sequence[Job], processes: int) -> tuple[list[Converted], list[Failed]]:
+def _run(
+    jobs: Sequence[Job], processes: int, interruption: _Interruption
+) -> tuple[list[Converted], list[Failed]]:
     """All jobs, with a progress bar; outcomes in the order of the jobs."""
     outcomes: dict[int, Converted | Failed] = {}
     sizes = [sum(path.stat().st_size for path in find_files(job.bag).paths) for job in jobs]
     with ConversionBar(sizes) as bar:
-        for number, outcome in run_jobs(jobs, processes, bar):
+        for number, outcome in run_jobs(jobs, processes, bar, interruption):
             outcomes[number] = outcome
             bar.ended(number, outcome)
     ordered = [outcomes[number] for number in sorted(outcomes)]
@@ -232,7 +236,7 @@ def _folder_name(bag: Path) -> str:
 # ---- the output ----------------------------------------------------------------------------------
 
 
-def _merge(options: argparse.Namespace) -> int:
+def _merge(options: argparse.Namespace, interruption: _Interruption) -> int:
     from gr00t_ros.data.merging_datasets import merge
 
     output: Path = options.output
@@ -243,10 +247,19 @@ def _merge(options: argparse.Namespace) -> int:
     with storing(made):
         remove(made)
         made.parent.mkdir(parents=True, exist_ok=True)
-    merge(options.merge, made)
+    merge(options.merge, made, fmt=options.format, progress=interruption)
     _put(made, output, options.force)
-    print(f"{output}: {len(options.merge)} datasets joined")
+    print("\n".join(_report(output)))
     return 0
+
+
+def _report(output: Path) -> Iterator[str]:
+    """What the dataset is, in lines."""
+    yield f"{output}:"
+    yield from read_report(output).lines()
+    sheet = output / "meta" / "contact_sheet.png"
+    if sheet.is_file():
+        yield f"contact sheet: {sheet}"
 
 
 def _refuse_existing(output: Path, force: bool) -> None:
@@ -279,19 +292,35 @@ def _kept(output: Path) -> str:
     return "no bag was finished; the same command begins anew"
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends the command as SIGINT does."""
+class _Interruption:
+    """SIGINT and SIGTERM stop the command at the next safe point, where it is called; a second one at once.
 
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
+    An exception in the middle of anything would leave threads of encoders behind, with locks that nobody
+    gives back.
+    """
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: dict[int, Any] = {}
+
+    def __call__(self, *_: Any) -> None:
+        """Raises KeyboardInterrupt when the command is to stop."""
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def __enter__(self) -> _Interruption:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def _stop(self, *_: Any) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
 
 
 # ---- options -------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,6 @@ import numpy as np
 from gr00t_ros.data.bag_actions import Action, CommandActions, Commands, future_state, stamped
 from gr00t_ros.data.bag_episodes import (
     AUTO,
-    BAG,
-    EVENT_TYPE,
     EVENTS_TOPIC,
     INSTRUCTION,
     MARKS,
@@ -35,18 +33,17 @@ from gr00t_ros.data.bag_episodes import (
     recorded_episode,
 )
 from gr00t_ros.data.bag_order import MAX_WINDOW_NS, SetBack, Timed, by_time
+from gr00t_ros.data.bag_topics import needed_topics, resolved
 from gr00t_ros.data.bags import Bag
 from gr00t_ros.data.bags_storage import Stored
 from gr00t_ros.data.bags_types import header_stamp
 from gr00t_ros.data.rows import Row
-from gr00t_ros.errors import Cause, DatasetError, MessageError, NotReady
+from gr00t_ros.errors import Cause, MessageError, NotReady
 from gr00t_ros.observation import Observation, ObservationBuilder
 from gr00t_ros.robot import RobotConfig
-from gr00t_ros.robot_types import HEADER, JOINT_STATE, MESSAGE_TYPES
+from gr00t_ros.robot_types import HEADER, JOINT_STATE
 from gr00t_ros.sample_buffer import FUTURE_TOLERANCE_NS
 
-# Where an instruction topic without a leading slash lies: the namespace of the nodes.
-NAMESPACE = "/gr00t"
 # How far after a camera frame the grid is laid, in steps. On the frames themselves a jitter of microseconds
 # would decide which of two frames a row sees. An eighth keeps every row of the usual pairs of rates (30 Hz
 # cameras with 30, 20, 15 or 10 rows a second, 25 with 20) at least 3 ms from the next frame.
@@ -79,7 +76,7 @@ class BagRows:
 
     ``drops`` counts rows that were left out by their first cause, ``refused`` messages that could not be
     used; ``texts`` has a sentence for each. ``notes`` are other things to know. ``topics`` are those that are
-    read, ``at_ns`` is how far.
+    read, ``at_ns`` is how far; ``heartbeat`` is called at every message.
     """
 
     def __init__(
@@ -114,7 +111,10 @@ class BagRows:
         self._by_header = {s.topic for _, s in robot.sources() if s.stamp == HEADER}
         self._commands: Mapping[str, Commands] = self._actions.by_topic if self._actions else {}
         self._instruction_topic = resolved(robot.instruction.topic)
-        self.topics = tuple(self._checked_topics())
+        texts = [task, robot.instruction.default, *(episode.instruction for episode in self._marks.episodes)]
+        texts.append(self._recorded.instruction if self._recorded is not None else "")
+        told = any(text and text.strip() for text in texts)
+        self.topics = needed_topics(bag, robot, commands=self._actions is not None, told=told)
         # What comes later than its own max_age after its stamp would have been too old when it came.
         ages = [source.max_age for _, source in robot.sources()]
         self._window_ns = min(round(max(ages) * _NS), MAX_WINDOW_NS)
@@ -123,6 +123,7 @@ class BagRows:
         self.texts: dict[str, str] = {}
         self.notes: list[str] = []
         self.at_ns = bag.start_ns
+        self.heartbeat: Callable[[], None] = lambda: None
         # The grid: row _k is due at _start + _k steps; None where no episode runs or no frame has come.
         self._start: int | None = None
         self._k = 0
@@ -152,42 +153,10 @@ class BagRows:
 
     # ---- messages ------------------------------------------------------------------------------
 
-    def _checked_topics(self) -> list[str]:
-        """The topics to read."""
-        robot, have = self._robot, self._bag.topics
-        wanted = {source.topic: MESSAGE_TYPES[source.type] for _, source in robot.sources()}
-        if self._actions is not None:
-            wanted |= {spec.topic: spec.message_type for spec in robot.command_topics}
-        missing = [topic for topic in wanted if topic not in have]
-        if missing:
-            hint = ""
-            if any(topic in self._commands for topic in missing):
-                hint = "; without commands, recording.action_source: future_state takes actions from states"
-            raise DatasetError(
-                f"{self._bag.path}: no topic {', '.join(missing)}, which the robot {robot.name} needs; the "
-                f"bag has {', '.join(have) or 'none'}{hint}"
-            )
-        optional = {self._instruction_topic: MESSAGE_TYPES["string"], EVENTS_TOPIC: EVENT_TYPE}
-        wanted |= {topic: kind for topic, kind in optional.items() if topic in have}
-        for topic, kind in wanted.items():
-            if have[topic] != kind:
-                raise DatasetError(
-                    f"{self._bag.path}: {topic} holds {have[topic]}, the robot description says {kind}"
-                )
-        text = self._task or self._robot.instruction.default.strip()
-        told = any(e.instruction for e in self._marks.episodes) or (
-            self._recorded is not None and self._recorded.instruction
-        )
-        if not (text or told or self._bag.counts.get(self._instruction_topic)):
-            raise DatasetError(
-                f"{self._bag.path}: nothing says what the robot was told: no message on "
-                f"{self._instruction_topic}, no default in the robot YAML; give --task"
-            )
-        return list(wanted)
-
     def _arrivals(self) -> Iterator[Timed[Stored]]:
         for stored in self._bag.stored(self.topics):
             self.at_ns = stored.receive_ns
+            self.heartbeat()
             try:
                 time = self._time_of(stored)
             except MessageError as error:
@@ -412,11 +381,6 @@ class BagRows:
         self.texts.setdefault(name, cause.text)
 
 
-def resolved(topic: str) -> str:
-    """A topic as it is in a bag."""
-    return topic if topic.startswith("/") else f"{NAMESPACE}/{topic}"
-
-
 def _resized(before: Mapping[str, tuple[int, ...]], after: Mapping[str, tuple[int, ...]]) -> str:
     texts = [
         f"video.{key} changes from {old[1]}x{old[0]} to {after[key][1]}x{after[key][0]} pixels"
@@ -424,6 +388,3 @@ def _resized(before: Mapping[str, tuple[int, ...]], after: Mapping[str, tuple[in
         if old != after[key]
     ]
     return ", ".join(texts)
-
-
-__all__ = ["BAG", "BagRows", "Part", "resolved"]

@@ -133,7 +133,8 @@ def finished(job: Job) -> Converted | None:
 
 
 def convert_bag(job: Job, tell: Tell = lambda progress: None) -> Converted:
-    """Converts one bag; what an earlier run left of it is removed first.
+    """Converts one bag; what an earlier run left of it is removed first. ``tell`` is called a few times a
+    second, between two messages; what it raises ends the conversion and leaves nothing half-written.
 
     Raises:
         DatasetError: the bag cannot be read, no row could be made of it, or the disk is full. Nothing that
@@ -173,6 +174,7 @@ class _Work:
         self._rows = BagRows(
             bag, robot, fps=job.options.fps, task=job.options.task, episodes=job.options.episodes
         )
+        self._rows.heartbeat = self._progress
         self._name = bag_name(bag)
         self._made: list[tuple[Path, Part, int]] = []
         self._notes: list[str] = []
@@ -190,7 +192,6 @@ class _Work:
                     if self._writer is not None:
                         self._writer.add(item)
                         self._total += 1
-                    self._progress()
                 else:
                     self._finish()
                     self._open(item)

@@ -15,12 +15,12 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any
 
 from gr00t_ros.data.converting import Converted, Job, Progress, convert_bag
 from gr00t_ros.errors import Gr00tRosError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+# The disk, the quota, the largest size of a file that is allowed.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -34,74 +34,109 @@ class Failed:
 
 
 Outcome = Converted | Failed
+# How often it is looked whether to stop, s.
+_LOOK_EVERY = 0.5
 # Called with the number of a job and how far it is.
 Report = Callable[[int, Progress], None]
 
 
-def run_jobs(jobs: Sequence[Job], processes: int, report: Report) -> Iterator[tuple[int, Outcome]]:
+def run_jobs(
+    jobs: Sequence[Job], processes: int, report: Report, check: Callable[[], None] = lambda: None
+) -> Iterator[tuple[int, Outcome]]:
     """Converts all; yields each job's number and outcome as it ends. After a final failure nothing new
     begins.
 
-    Closing the generator, or an exception thrown into it, ends the processes.
+    ``check`` is called now and then where it is safe to stop: what it raises ends everything. So does closing
+    the generator.
     """
     if processes <= 1 or len(jobs) <= 1:
-        yield from _one_by_one(jobs, report)
+        yield from _one_by_one(jobs, report, check)
         return
-    context = multiprocessing.get_context("spawn")
     waiting = list(range(len(jobs)))[::-1]
-    workers: dict[Connection, tuple[Any, int]] = {}
-
-    def start(process: Any, connection: Connection) -> None:
-        if not waiting:
-            connection.send(None)
-            workers.pop(connection, None)
-            return
-        number = waiting.pop()
-        workers[connection] = (process, number)
-        connection.send(jobs[number])
-
-    everyone = []
+    workers: dict[Connection, _Worker] = {}
     try:
         for _ in range(min(processes, len(jobs))):
-            here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(there,), daemon=True)
-            process.start()
-            there.close()
-            everyone.append(process)
-            start(process, here)
+            worker = _Worker(jobs, waiting.pop())
+            workers[worker.connection] = worker
         while workers:
-            for connection in wait(list(workers)):
+            check()
+            for connection in wait(list(workers), _LOOK_EVERY):
                 assert isinstance(connection, Connection)
-                process, number = workers[connection]
+                worker = workers[connection]
                 try:
                     message = connection.recv()
                 except (EOFError, OSError):
                     del workers[connection]
-                    process.join()
-                    yield number, Failed(str(jobs[number].bag), _death(process.exitcode))
+                    message = Failed(str(jobs[worker.number].bag), worker.death())
                     if waiting:
-                        raise Gr00tRosError(
-                            f"{jobs[number].bag}: {_death(process.exitcode)}; what is converted is kept"
-                        ) from None
+                        other = _Worker(jobs, waiting.pop())
+                        workers[other.connection] = other
+                    yield worker.number, message
                     continue
                 if isinstance(message, Progress):
-                    report(number, message)
+                    report(worker.number, message)
                     continue
+                done = worker.number
                 if isinstance(message, Failed) and message.final:
                     waiting.clear()
-                yield number, message
-                start(process, connection)
+                if waiting:
+                    worker.give(waiting.pop())
+                else:
+                    del workers[connection]
+                    worker.dismiss()
+                yield done, message
     finally:
-        for process in everyone:
-            if process.is_alive() and workers:
-                process.terminate()
-        for process in everyone:
-            process.join()
+        for worker in workers.values():
+            worker.end()
 
 
-def _one_by_one(jobs: Sequence[Job], report: Report) -> Iterator[tuple[int, Outcome]]:
+class _Worker:
+    """A process that converts one bag after the other; ``number`` is the job that it has."""
+
+    def __init__(self, jobs: Sequence[Job], number: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._jobs, self.number = jobs, number
+        self.connection, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(there,), daemon=True)
+        self._process.start()
+        there.close()
+        self.give(number)
+
+    def give(self, number: int) -> None:
+        """The next job. A process that died shows when its answer is awaited."""
+        self.number = number
+        with contextlib.suppress(OSError):
+            self.connection.send(self._jobs[number])
+
+    def dismiss(self) -> None:
+        """There is nothing more to do."""
+        with contextlib.suppress(OSError):
+            self.connection.send(None)
+        self._process.join()
+        self.connection.close()
+
+    def end(self) -> None:
+        """At once, whatever it does."""
+        self._process.terminate()
+        self._process.join()
+
+    def death(self) -> str:
+        """Why the process ended by itself, in words."""
+        self._process.join()
+        return f"{self._jobs[self.number].bag}: {_death(self._process.exitcode)}"
+
+
+def _one_by_one(
+    jobs: Sequence[Job], report: Report, check: Callable[[], None]
+) -> Iterator[tuple[int, Outcome]]:
     for number, job in enumerate(jobs):
-        outcome = _outcome(job, lambda progress, number=number: report(number, progress))  # type: ignore[misc]
+
+        def tell(progress: Progress, number: int = number) -> None:
+            check()
+            report(number, progress)
+
+        check()
+        outcome = _outcome(job, tell)
         yield number, outcome
         if isinstance(outcome, Failed) and outcome.final:
             return
@@ -111,9 +146,16 @@ def _outcome(job: Job, tell: Callable[[Progress], None]) -> Outcome:
     try:
         return convert_bag(job, tell)
     except Gr00tRosError as error:
-        cause = error.__cause__
-        full = isinstance(cause, OSError) and cause.errno in _FULL
-        return Failed(str(job.bag), str(error), final=full)
+        return Failed(str(job.bag), str(error), final=_is_full(error))
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether an error comes from a disk on which there is no room."""
+    while error is not None:
+        if getattr(error, "errno", None) in _FULL:
+            return True
+        error = error.__cause__
+    return False
 
 
 def _serve(connection: Connection) -> None:

@@ -84,9 +84,13 @@ def conversion_record(
 
 
 def lines_about(
-    output: Path, converted: Sequence[Converted], failed: Sequence[Failed], left_out: Sequence[str]
+    converted: Sequence[Converted], failed: Sequence[Failed], left_out: Sequence[str]
 ) -> Iterator[str]:
-    """For the terminal: what is odd, bag by bag; causes with the most rows first."""
+    """For the terminal, beside the dataset's own report: what is odd, bag by bag, and what the causes in that
+    report mean, in the words of the first time that it happened."""
+    before = sum(bag.skipped for bag in converted)
+    if before:
+        yield f"{before} of {len(converted)} bags had been converted by an earlier run"
     drops: Counter[str] = Counter()
     refused: Counter[str] = Counter()
     texts: dict[str, str] = {}
@@ -95,13 +99,13 @@ def lines_about(
         refused.update(bag.refused)
         for name, text in bag.texts.items():
             texts.setdefault(name, text)
-        yield from (f"  {bag.name}: {note}" for note in bag.notes)
-    yield from (f"  {text}" for text in left_out)
-    yield from (f"  bag left out: {failure.text}" for failure in failed)
-    for name, count in drops.most_common():
-        yield f"  {count} rows left out, {name}; the first: {texts.get(name, '')}"
+        yield from (f"note: {bag.name}: {note}" for note in bag.notes)
+    yield from (f"note: {text}" for text in left_out)
+    yield from (f"note: left out: {failure.text}" for failure in failed)
+    for name, _ in drops.most_common():
+        yield f"rows left out for {name}, the first: {texts.get(name, '')}"
     for topic, count in refused.most_common():
-        yield f"  {count} messages on {topic} refused; the first: {texts.get(f'refused {topic}', '')}"
+        yield f"{count} messages on {topic} refused, the first: {texts.get(f'refused {topic}', '')}"
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

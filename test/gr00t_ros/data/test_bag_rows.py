@@ -363,7 +363,7 @@ def test_a_bag_that_lacks_a_topic_or_has_another_type(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"future_state takes actions from states"):
         read(written(tmp_path, without, "arm"))
     without.messages = [m for m in maker.messages if m[0] != INSTRUCTION]
-    with pytest.raises(DatasetError, match="nothing says what the robot was told.*give --task"):
+    with pytest.raises(DatasetError, match=r"nothing says what the robot was told.*give --task"):
         read(written(tmp_path, without, "text"))
     [(_, rows)], _ = read(tmp_path / "text", task="stack", fps=20.0)
     assert {row.instruction for row in rows} == {"stack"}

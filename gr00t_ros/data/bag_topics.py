@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which topics of a recording its rows are made of, and whether they are all there."""
+
+from __future__ import annotations
+
+from gr00t_ros.data.bag_episodes import EVENT_TYPE, EVENTS_TOPIC
+from gr00t_ros.data.bags import Bag
+from gr00t_ros.errors import DatasetError
+from gr00t_ros.robot import RobotConfig
+from gr00t_ros.robot_types import MESSAGE_TYPES
+
+# Where an instruction topic without a leading slash lies: the namespace of the nodes.
+NAMESPACE = "/gr00t"
+
+
+def resolved(topic: str) -> str:
+    """A topic as it is called in a bag."""
+    return topic if topic.startswith("/") else f"{NAMESPACE}/{topic}"
+
+
+def needed_topics(bag: Bag, robot: RobotConfig, *, commands: bool, told: bool) -> tuple[str, ...]:
+    """The topics to read. ``commands`` says that actions come from command topics, ``told`` that it is known
+    without the bag what the robot was told.
+
+    Raises:
+        DatasetError: a topic is missing, or has another type than the robot's YAML says.
+    """
+    have = bag.topics
+    wanted = {source.topic: MESSAGE_TYPES[source.type] for _, source in robot.sources()}
+    commanded = {spec.topic: spec.message_type for spec in robot.command_topics} if commands else {}
+    wanted |= commanded
+    missing = [topic for topic in wanted if topic not in have]
+    if missing:
+        hint = ""
+        if any(topic in commanded for topic in missing):
+            hint = "; without commands, recording.action_source: future_state takes actions from states"
+        raise DatasetError(
+            f"{bag.path}: no topic {', '.join(missing)}, which the robot {robot.name} needs; the bag has "
+            f"{', '.join(have) or 'none'}{hint}"
+        )
+    instruction = resolved(robot.instruction.topic)
+    optional = {instruction: MESSAGE_TYPES["string"], EVENTS_TOPIC: EVENT_TYPE}
+    wanted |= {topic: kind for topic, kind in optional.items() if topic in have}
+    for topic, kind in wanted.items():
+        if have[topic] != kind:
+            raise DatasetError(f"{bag.path}: {topic} holds {have[topic]}, the robot description says {kind}")
+    if not told and not bag.counts.get(instruction):
+        raise DatasetError(
+            f"{bag.path}: nothing says what the robot was told: no message on {instruction}, no default in "
+            "the robot YAML; give --task"
+        )
+    return tuple(wanted)
