@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +31,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 when the run is finished, 1 for a mistake, 130 when it was interrupted."""
     given = _parser().parse_args(argv)
     resume: str | None = given.resume
+    command = ["finetune", *(sys.argv[1:] if argv is None else argv)]
     try:
-        options = _options(given)
-        outcome = _run(options, given.plan, resume, ["finetune", *(sys.argv[1:] if argv is None else argv)])
+        with _terminable():
+            options = _options(given)
+            outcome = _run(options, given.plan, resume, command)
     except KeyboardInterrupt:
         print(f"finetune: interrupted; {_kept(given.output)}", file=sys.stderr)
         return INTERRUPTED
@@ -58,6 +62,20 @@ def _run(options: Options, plan: bool, resume: str | None, command: list[str]) -
         print("\n".join(run.plan()))
         return None
     return run.execute(resume=resume, command=command, tell=say_on_stderr)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM is as Ctrl-C: clusters send it before they take a machine back."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _log_once() -> None:

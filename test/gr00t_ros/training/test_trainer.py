@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run does on its way: learns, reports, notices what is wrong, stops when asked."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerControl, TrainerState
+
+from gr00t_model import Gr00tPolicy
+from gr00t_model.checkpoint import check_files, load_model
+from gr00t_ros.training import running
+from gr00t_ros.training.callbacks import ProgressLine
+from gr00t_ros.training.options import LoraOptions, Options, TrainingError
+from gr00t_ros.training.running import Run
+from gr00t_ros.training.trainer import Finetuner
+from support_training import base, options, run, trained
+
+torch.set_num_threads(1)
+
+
+def test_the_loss_falls(tmp_path: Path) -> None:
+    """On so little data a tiny network learns it by heart, here with adapters and the transformer; what is
+    deployed has the adapters' change in the network's own tensors."""
+    chosen = options(
+        tmp_path / "run",
+        base=str(base(dropout=0.0)),
+        steps=40,
+        save_every=40,
+        learning_rate=5e-3,
+        lora=LoraOptions(parts=("backbone",), rank=4),
+        eval_episodes=1,
+        eval_every=20,
+    )
+    outcome = run(chosen)
+    losses = list(outcome.losses.values())
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+    assert list(outcome.eval_losses) == [20, 40]
+    assert check_files(chosen.output) == []
+    before, after = (load_model(path).state_dict() for path in (base(dropout=0.0), chosen.output))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "backbone.model.language_model.model.layers.0.self_attn.q_proj.weight" in changed
+    assert not any("vision_model" in name or "embed_tokens" in name for name in changed)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_is_never_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = options(tmp_path / "run", save_every=2, log_every=2)
+    compute = Finetuner.compute_loss
+
+    def broken(self: Finetuner, *given: Any, **more: Any) -> Any:
+        loss = compute(self, *given, **more)
+        return loss * float("nan") if self.state.global_step == 3 else loss
+
+    monkeypatch.setattr(Finetuner, "compute_loss", broken)
+    with pytest.raises(TrainingError, match=r"the loss is nan near step 4; begin a new run with a lower --learn"):
+        run(chosen)
+    assert [path.name for path in chosen.output.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_a_run_that_is_asked_to_stop_keeps_its_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = options(tmp_path / "run", steps=50, save_every=50)
+    take = Finetuner.get_batch_samples
+
+    def ask(self: Finetuner, *given: Any, **more: Any) -> Any:
+        self._interruption.asked = self.state.global_step >= 4
+        return take(self, *given, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Finetuner, "get_batch_samples", ask)
+        outcome = run(chosen)
+    assert (outcome.step, outcome.finished) == (5, False)
+    assert [path.name for path in chosen.output.glob("checkpoint-*")] == ["checkpoint-5"]
+    assert not (chosen.output / "config.json").exists()
+    # Each checkpoint is one that the policy loads.
+    policy = Gr00tPolicy(chosen.output / "checkpoint-5", "new_embodiment", device="cpu")
+    assert policy.horizon == 16
+
+
+def test_reports_go_to_tensorboard(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    chosen = options(tmp_path / "run", steps=2, save_every=2, eval_episodes=1, report_to=("tensorboard",))
+    outcome = run(chosen)
+    (events,) = chosen.output.glob("runs/*")
+    seen = EventAccumulator(str(events)).Reload()
+    found = {event.step: event.value for event in seen.Scalars("train/loss")}
+    assert found == pytest.approx(outcome.losses)
+    assert {"train/learning_rate", "train/samples_per_second", "eval/loss"} <= set(seen.Tags()["scalars"])
+
+
+def test_parts_of_a_batch_add_up_to_it(tmp_path: Path) -> None:
+    """Accumulation changes memory and nothing else; the samples of a step are then others, so one step of the
+    same samples is compared."""
+    found = []
+    for parts in (1, 4):
+        chosen = options(tmp_path / f"{parts}", base=str(base(dropout=0.0)), steps=1, save_every=1, accumulate=parts)
+        run_of = _SameSamples.prepare(chosen)
+        outcome = run_of.execute(tell=lambda _: None)
+        found.append((outcome.losses[1], trained(chosen.output / "checkpoint-1")))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+
+
+class _SameSamples(Run):
+    """The first four samples, however many are taken at a time."""
+
+    def _loader(self, processor: Any, lanes: int) -> Any:
+        whole = replace(self, options=replace(self.options, accumulate=1))
+        batch = next(iter(Run._loader(whole, processor, 1)(0)))
+        size = self.options.micro_batch(1)
+        names = ("input_ids", "attention_mask", "state", "action", "action_mask", "embodiment_id")
+        parts = [
+            {
+                **{name: batch[name][first : first + size] for name in names},
+                "pixel_values": batch["pixel_values"][2 * first : 2 * (first + size)],
+            }
+            for first in range(0, 4, size)
+        ]
+        return lambda start: parts
+
+
+def test_progress_in_a_log(tmp_path: Path) -> None:
+    """Loss, learning rate, rate and time left, in one line; more than one only after a while."""
+    stream = io.StringIO()
+    line = ProgressLine(batch_size=64, stream=stream, interval=0.0)
+    arguments = SimpleNamespace()
+    control = TrainerControl()
+    state = TrainerState(global_step=0, max_steps=100, is_world_process_zero=True)
+    line.on_train_begin(arguments, state, control)
+    line.on_log(arguments, state, control, logs={"loss": 0.51234, "learning_rate": 9.8e-5})
+    state.global_step = 10
+    line.on_step_end(arguments, state, control)
+    pattern = r"step 10/100: loss 0\.5123, learning rate 9\.8e-05, \S+ samples/s, \d+:\d\d:\d\d left\n"
+    assert re.fullmatch(pattern, stream.getvalue())
+    quiet = io.StringIO()
+    seldom = ProgressLine(batch_size=64, stream=quiet, interval=1e6)
+    seldom.on_train_begin(arguments, state, control)
+    for state.global_step in range(11, 101):
+        seldom.on_step_end(arguments, state, control)
+    assert quiet.getvalue().count("\n") == 1
+    other = TrainerState(global_step=100, max_steps=100, is_world_process_zero=False)
+    seldom.on_step_end(arguments, other, control)
+    assert quiet.getvalue().count("\n") == 1
+
+
+def test_progress_on_a_terminal() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    line = ProgressLine(batch_size=64, stream=stream)
+    control, arguments = TrainerControl(), SimpleNamespace()
+    state = TrainerState(global_step=0, max_steps=3, is_world_process_zero=True)
+    line.on_train_begin(arguments, state, control)
+    line.on_log(arguments, state, control, logs={"loss": 0.5, "eval_loss": 0.75})
+    for state.global_step in (1, 2, 3):
+        line.on_step_end(arguments, state, control)
+    line.on_train_end(arguments, state, control)
+    assert "step 0: loss on held-out episodes 0.75" in stream.getvalue()
+    assert "3/3" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": "adamw_8bit"}, "its kernels run on NVIDIA GPUs only"),
+        ({"batch_size": 6, "accumulate": 4}, "a batch of 6 cannot be shared evenly among 1 processes with 4 parts"),
+        ({"deepspeed": "nowhere.json"}, "--deepspeed nowhere.json: "),
+        ({"report_to": ("paper",)}, "expected tensorboard, wandb or none"),
+    ],
+)
+def test_what_this_machine_cannot_do_is_said_first(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TrainingError, match=message):
+        Run.prepare(options(tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="PyTorch finds no GPU here"):
+        Run.prepare(options(tmp_path / "run", device="cuda"))
+
+
+def test_packages_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("running", "optimizers", "processes"):
+        monkeypatch.setattr(f"gr00t_ros.training.{module}.find_spec", lambda name: None)
+    with pytest.raises(TrainingError, match="--report-to wandb: the package is not installed"):
+        Run.prepare(options(tmp_path / "run", report_to=("wandb",)))
+    with pytest.raises(TrainingError, match="--deepspeed needs DeepSpeed, which is not installed"):
+        Run.prepare(options(tmp_path / "run", deepspeed="zero2"))
+    with pytest.raises(TrainingError, match="needs bitsandbytes, which is not installed"):
+        running.optimizer_name("adamw_8bit", "cuda")
+
+
+def test_a_full_disk_is_noticed_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10_000_000))
+    with pytest.raises(TrainingError, match=r"checkpoints and one in passing take 0\.1 GB .* 0\.0 GB are free"):
+        run(options(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "--steps is 0, expected at least 1"),
+        ({"keep": 0}, "--keep is 0"),
+        ({"workers": -1}, "--workers is -1, expected 0 or more"),
+        ({"learning_rate": 0.0}, "learning rate is 0"),
+        ({"warmup": 1.5}, "warm-up is 1.5, expected a share"),
+        ({"state_dropout": 2.0}, "--state-dropout is 2, expected a probability"),
+        ({"state_noise": -1.0}, "state noise is -1"),
+    ],
+)
+def test_options_are_checked(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        Options(datasets=("d",), base="tiny", output=Path("o"), **changes)
+
+
+def test_lengths_of_a_run() -> None:
+    fine = Options(datasets=("d",), base="tiny", output=Path("o"))
+    assert (fine.total_steps, fine.warmup_steps, fine.saving_interval) == (10_000, 500, 1000)
+    anew = Options(datasets=("d",), base="tiny", output=Path("o"), from_scratch=True)
+    assert (anew.total_steps, anew.warmup_steps) == (30_000, 1500)
+    assert fine.micro_batch(4) == 16
