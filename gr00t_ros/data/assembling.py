@@ -26,7 +26,7 @@ from gr00t_ros.data.lerobot_writing import StagedEpisode, read_staged
 from gr00t_ros.data.relative_actions import HORIZON, RelativeActions, relations_of
 from gr00t_ros.data.rows import Layout
 from gr00t_ros.data.statistics import FIELDS, PERCENTILES, RunningStatistics, combined
-from gr00t_ros.data.whole_files import WholeFolder, storing, write_json
+from gr00t_ros.data.whole_files import WholeFolder, refuse_without_room, storing, write_json
 from gr00t_ros.errors import DatasetError
 
 _ALL = tuple(PERCENTILES)
@@ -139,13 +139,28 @@ def write_dataset(
         raise DatasetError(f"dataset format {plan.fmt!r}: expected one of {', '.join(FORMATS)}")
     folder = WholeFolder(output)
     try:
-        with storing(output):
+        needed = _copied_bytes(sources, plan, folder.partial)
+        refuse_without_room(output, needed)
+        with storing(output, needed):
             _write(folder.partial, sources, plan, progress)
         folder.commit()
     except BaseException:
         folder.discard()
         raise
     return output
+
+
+def _copied_bytes(sources: Sequence[EpisodeSource], plan: DatasetPlan, place: Path) -> int:
+    """Bytes of video that cannot just be given a second name."""
+    device = place.stat().st_dev
+    copied: dict[Path, int] = {}
+    for source in sources:
+        for part in source.videos.values():
+            if part.path not in copied and part.path.is_file():
+                found = part.path.stat()
+                linked = plan.fmt != V30 and part.whole and found.st_dev == device
+                copied[part.path] = 0 if linked else found.st_size
+    return sum(copied.values())
 
 
 def _write(

@@ -55,14 +55,15 @@ def check_columns(
         fps: rows per second, for times in the texts and for how long is long; 0 where unknown.
         starts: the rows at which episodes begin; nothing is compared across such a row.
     """
-    array = np.asarray(values, np.float64).reshape(len(np.asarray(values)), -1)
+    array = np.asarray(values, np.float64)
     if len(array) == 0:
         return []
+    array = array.reshape(len(array), -1)
     finite = np.isfinite(array)
     findings = list(_not_finite(names, finite))
     if len(array) < 2:
         return findings
-    changed = np.diff(array, axis=0) != 0.0
+    changed = array[1:] != array[:-1]
     joins = np.asarray([start - 1 for start in starts if 0 < start < len(array)], np.int64)
     low = np.where(finite, array, np.inf).min(axis=0)
     high = np.where(finite, array, -np.inf).max(axis=0)
@@ -120,7 +121,8 @@ def _frozen(
 def _jumps(
     names: Sequence[str], array: NDArray[np.float64], joins: NDArray[np.int64], spans: NDArray[np.float64]
 ) -> Iterator[Finding]:
-    steps = np.abs(np.diff(array, axis=0))
+    with np.errstate(invalid="ignore", over="ignore"):
+        steps = np.abs(np.diff(array, axis=0))
     steps[joins] = 0.0
     steps = np.where(np.isfinite(steps), steps, 0.0)
     usual = np.quantile(steps, 0.99, axis=0)

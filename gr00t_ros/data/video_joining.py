@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ class JoinedVideo:
         """
         if not part.path.is_file():
             raise DatasetError(f"{part.path}: missing; it should hold {frames} frames")
-        with av.open(str(part.path)) as source:
+        with _opened(part.path) as source:
             if not source.streams.video:
                 raise DatasetError(f"{part.path}: holds no video")
             stream = source.streams.video[0]
@@ -108,7 +109,7 @@ class JoinedVideo:
         if start:
             source.seek(round(start / self._rate / stream.time_base), stream=stream)
         taken = 0
-        for packet in source.demux(stream):
+        for packet in _packets(part.path, source, stream):
             if packet.pts is None:
                 continue
             number = round(packet.pts * stream.time_base * self._rate) - start
@@ -130,3 +131,22 @@ class JoinedVideo:
             self._container.mux(packet)
             taken += 1
         return taken
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return av.open(str(path))
+    except (av.error.FFmpegError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _packets(path: Path, source: Any, stream: Any) -> Iterator[Any]:
+    """The stream's packets. What goes wrong with reading is told from what goes wrong with writing."""
+    try:
+        yield from source.demux(stream)
+    except (av.error.FFmpegError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DatasetError:
+    return DatasetError(f"{path}: cannot be read ({error}); convert the episode, or copy the dataset, again")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -45,8 +46,6 @@ KEY_FRAME_EVERY = 10
 _QUEUE = 12
 # Rates such as 29.97 (30000/1001) keep their exact value.
 _LARGEST_DENOMINATOR = 1001
-# How often a full queue looks whether the encoder is still there, s.
-_LOOK_EVERY = 1.0
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,7 @@ class VideoWriter:
         self._count = 0
         self._waiting: queue.Queue[Frame | None] = queue.Queue(_QUEUE)
         self._error: BaseException | None = None
+        self._ended = False  # the encoder's thread has taken the last frame
         self._thread: threading.Thread | None = None
 
     def add(self, frame: Frame) -> None:
@@ -170,8 +170,17 @@ class VideoWriter:
             self._encode()
         except BaseException as error:
             self._error = error
-            while self._waiting.get() is not None:
-                pass
+            for _ in self._frames():
+                pass  # nobody may wait for room in the queue
+
+    def _frames(self) -> Iterator[Frame]:
+        """What was queued, until there will be no more."""
+        while not self._ended:
+            frame = self._waiting.get()
+            if frame is None:
+                self._ended = True
+            else:
+                yield frame
 
     def _encode(self) -> None:
         assert self.shape is not None
@@ -182,8 +191,7 @@ class VideoWriter:
         crop = self.shape[0] - self.shape[0] % 2, self.shape[1] - self.shape[1] % 2
         with av.open(str(self.path), "w", format="mp4") as container:
             stream = _stream(container, height, width, self._rate, self._options)
-            number = 0
-            while (frame := self._waiting.get()) is not None:
+            for number, frame in enumerate(self._frames()):
                 if self._error is not None:
                     raise self._error
                 self.images.add(frame)
@@ -203,7 +211,6 @@ class VideoWriter:
                 picture.pts, picture.time_base = number, 1 / self._rate
                 for packet in stream.encode(picture):
                     container.mux(packet)
-                number += 1
             for packet in stream.encode():
                 container.mux(packet)
 

@@ -22,8 +22,12 @@ import av
 from gr00t_ros.errors import DatasetError
 
 SUFFIX = ".partial"
-# What the system says when there is no room: the disk, the user's quota, the largest file.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What the system says when there is no room.
+_FULL = {
+    errno.ENOSPC: "no space left",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file has reached the largest size that is allowed",
+}
 _MIB = 1 << 20
 
 
@@ -118,15 +122,24 @@ def storing(path: Path, needed: int = 0) -> Iterator[None]:
         yield
     except (OSError, av.error.FFmpegError) as error:
         if error.errno in _FULL:
-            raise DatasetError(_full(path, needed)) from error
+            raise DatasetError(_full(path, _FULL[error.errno], needed)) from error
         raise DatasetError(f"{path}: cannot be written ({error})") from error
 
 
-def _full(path: Path, needed: int) -> str:
-    wanted = f", at least {_mib(needed)} more were needed" if needed else ""
+def refuse_without_room(path: Path, needed: int) -> None:
+    """Raises DatasetError when fewer than ``needed`` bytes are free where ``path`` is to be."""
+    if needed > free_space(path):
+        raise DatasetError(
+            f"{path}: {_mib(needed)} are needed there, {_mib(free_space(path))} are free; make room, or "
+            "choose another place"
+        )
+
+
+def _full(path: Path, what: str, needed: int) -> str:
+    wanted = f", at least {_mib(needed)} were needed" if needed else ""
     written = _mib(size_of(partial_path(path)) or size_of(path))
     return (
-        f"{path}: no space left after {written}; {_mib(free_space(path))} are free{wanted}. Nothing "
+        f"{path}: {what} after {written}; {_mib(free_space(path))} are free{wanted}. Nothing "
         "half-written was kept: make room, or choose another place, and run the command again"
     )
 
