@@ -20,7 +20,7 @@ ALONE = ("nvidia-modelopt",)
 
 def wanted(distro: str) -> list[Requirement]:
     """What the Makefile asks pip for."""
-    files = [HERE / "build.txt", HERE / "modelopt.txt", HERE / f"ros-{distro}.txt"]
+    files = [HERE / name for name in ("build.txt", "modelopt.txt", "deepspeed.txt", f"ros-{distro}.txt")]
     lines = [line for path in files for line in path.read_text().splitlines()]
     return [Requirement(line) for line in [EXTRAS, *ALONE, *lines] if line and not line.startswith("#")]
 
