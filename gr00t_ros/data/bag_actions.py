@@ -172,9 +172,7 @@ class CommandActions:
     """Actions from the command topics of all groups."""
 
     def __init__(self, robot: RobotConfig, step_ns: int, measured: Callable[[], Measured]) -> None:
-        self.groups = {
-            key: Commands(robot, group, step_ns, measured) for key, group in robot.action.items()
-        }
+        self.groups = {key: Commands(robot, group, step_ns, measured) for key, group in robot.action.items()}
         self.by_topic = {commands.group.topic: commands for commands in self.groups.values()}
 
     def at(self, t_obs: int) -> tuple[dict[str, Action], list[Cause]]:

@@ -26,6 +26,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 
+from gr00t_ros.data.bag_recovery import is_bag
 from gr00t_ros.data.bags import Bag
 from gr00t_ros.data.lerobot import LeRobotDataset
 from gr00t_ros.errors import DatasetError, Gr00tRosError
@@ -226,11 +227,13 @@ def open_source(arguments: argparse.Namespace, robot: RobotConfig, namespace: st
     path: Path = arguments.source
     if (path / "meta" / "info.json").is_file():
         yield EpisodeSource(LeRobotDataset(path), robot, arguments.episode, **part)
-    elif (path / "metadata.yaml").is_file() or path.is_file():
+    elif is_bag(path):
         with Bag(path) as bag:
+            if bag.recovered:
+                print(f"replay: {path}: {bag.recovered}", file=sys.stderr)
             yield BagSource(bag, robot, namespace=namespace, **part)
     else:
-        what = "does not exist" if not path.exists() else "has neither meta/info.json nor metadata.yaml"
+        what = "does not exist" if not path.exists() else "is neither"
         raise DatasetError(f"{path} {what}; expected the folder of a LeRobot dataset or of a rosbag2")
 
 
