@@ -28,6 +28,7 @@ from gr00t_ros.causes import CauseLog, one_line
 from gr00t_ros.errors import Gr00tRosError, RecordingError
 from gr00t_ros.instruction import Instruction
 from gr00t_ros.msg import EpisodeEvent
+from gr00t_ros.nodes.arrivals import Arrivals
 from gr00t_ros.nodes.episode_marks import EpisodeMarks
 from gr00t_ros.nodes.heard_instruction import Heard, InstructionTopic
 from gr00t_ros.nodes.parameters import Parameters
@@ -87,17 +88,19 @@ class EpisodeRecorder(Node):
         for item in self.expected.values():
             self._definitions.of(item.message_type)  # a missing one is told now, not when an episode begins
         self._marks = EpisodeMarks(self, self._definitions, lambda: self.episode)
+        self._arrivals = Arrivals(self)
         topic = self.resolve_topic_name(self.robot.instruction.topic)
         self._instruction = Instruction(f"publish a text on {topic}")
-        self._instruction_topic, self._heard = topic, InstructionTopic(self, topic)
-        self._set_instruction(self.parameters["instruction"] or self.robot.instruction.default)
-        self.parameters.on_runtime = lambda name, value: self._set_instruction(value)
+        self._instruction_topic, self._heard = topic, InstructionTopic(self, topic, self._arrivals)
+        self._instruction.set(self.parameters["instruction"] or self.robot.instruction.default)
+        self.parameters.on_runtime = self._on_parameter
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._topics = RecordedTopics(
             self,
             {e.topic: e.message_type for e in self.expected.values() if e.topic != topic}
             if self.parameters["write_bags"]
             else {},
+            arrivals=self._arrivals,
             everything=self.parameters["all_topics"],
             ignored=(topic, self._marks.topic),
             sink=self._on_message,
@@ -137,7 +140,7 @@ class EpisodeRecorder(Node):
 
     def now_ns(self) -> int:
         """ROS time: the system's clock, or simulated time."""
-        return int(self.get_clock().now().nanoseconds)
+        return self._arrivals.now_ns()
 
     @property
     def running(self) -> Episode | MarkedEpisode | None:
@@ -146,23 +149,23 @@ class EpisodeRecorder(Node):
 
     # The instruction.
 
-    def _set_instruction(self, text: str) -> None:
-        self._instruction.set(text)
+    def _on_parameter(self, name: str, value: Any) -> None:
+        if name == "instruction":
+            self._instruction.set(value)
 
     def _listen(self) -> None:
         """Takes what came on the instruction topic; into the episode, too."""
         for heard in self._heard.new():
             if self.episode is not None:
                 self._record_text(self.episode, heard)
-            self._set_instruction(heard.text)
+            self._instruction.set(heard.text)
 
     def _record_text(self, episode: Episode, heard: Heard) -> None:
         # A latched text from before the episode that discovery brings only now is not news, and must not
         # take the place of what the episode was started with.
         if heard.sent_ns and heard.sent_ns < self._began_ns and episode.record.instruction:
             return
-        sim = self.get_clock().ros_time_is_active
-        episode.add(self._instruction_topic, heard.data, self.now_ns() if sim else heard.received_ns)
+        episode.add(self._instruction_topic, heard.data, heard.received_ns)
 
     # The services.
 
@@ -210,14 +213,12 @@ class EpisodeRecorder(Node):
                 f"{free // MEGABYTE} MB are free on the disk of {self.folder.path}, expected at least "
                 f"{self.parameters['min_free_space']:g} (min_free_space)"
             )
-        name = self.folder.new_name()
         self._topics.look()
         self._topics.drain()
         start_ns, self._began_ns = self.now_ns(), time.time_ns()
         if start_ns == 0:
-            raise RecordingError(
-                "use_sim_time is set and nothing comes on /clock, so there is no time to record"
-            )
+            raise RecordingError("use_sim_time is set, but nothing comes on /clock: there is no time")
+        name = self.folder.new_name()
         record = EpisodeRecord(name, self.robot.name, instruction, instruction, start_ns)
         notes = [] if instruction else ["without an instruction, which label can still give it"]
         if self.parameters["write_bags"]:

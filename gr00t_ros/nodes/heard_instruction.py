@@ -16,9 +16,9 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import String
 
+from gr00t_ros.nodes.arrivals import Arrivals, sent_ns, taken
 from gr00t_ros.nodes.polling import Polled, nothing
 from gr00t_ros.nodes.qos import silent_event_callbacks
-from gr00t_ros.nodes.recorded_topics import received_ns, sent_ns, taken
 
 # Texts that wait at most, and those remembered to know a repetition: more in one look are no instructions.
 DEPTH = 10
@@ -26,7 +26,7 @@ DEPTH = 10
 
 @dataclass(frozen=True)
 class Heard:
-    """One text, as it came. Times by the system's clock, in ns; ``sent_ns`` is the publisher's."""
+    """One text, as it came: ``received_ns`` in ROS time, ``sent_ns`` by the publisher's system clock."""
 
     text: str
     data: bytes
@@ -37,7 +37,8 @@ class Heard:
 class InstructionTopic:
     """Two subscriptions to one topic. One thread uses it."""
 
-    def __init__(self, node: Node, topic: str) -> None:
+    def __init__(self, node: Node, topic: str, arrivals: Arrivals) -> None:
+        self._arrivals = arrivals
         group = Polled()
         self._known: deque[tuple[int, bytes]] = deque(maxlen=2 * DEPTH)
         self._subscriptions = [
@@ -62,4 +63,4 @@ class InstructionTopic:
                 if sent and (sent, data) in self._known:
                     continue
                 self._known.append((sent, data))
-                yield Heard(deserialize_message(data, String).data, data, received_ns(info), sent)
+                yield Heard(deserialize_message(data, String).data, data, self._arrivals.of(info), sent)

@@ -10,7 +10,6 @@ its first message; others for as long as an episode does.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, Qo
 
 from gr00t_ros.causes import one_line
 from gr00t_ros.errors import Gr00tRosError
+from gr00t_ros.nodes.arrivals import Arrivals, sequence, taken
 from gr00t_ros.nodes.polling import Polled, nothing
 from gr00t_ros.nodes.qos import silent_event_callbacks
 from gr00t_ros.nodes.replay_sources import message_class
@@ -61,6 +61,7 @@ class RecordedTopics:
         node: Node,
         wanted: Mapping[str, str],
         *,
+        arrivals: Arrivals,
         everything: bool,
         ignored: Collection[str],
         sink: Sink,
@@ -68,6 +69,7 @@ class RecordedTopics:
         odd: Callable[[str, str], None],
     ) -> None:
         self._node, self._wanted, self._everything, self._ignored = node, wanted, everything, ignored
+        self._arrivals = arrivals
         self._sink, self._connected, self._odd = sink, connected, odd
         self._group = Polled()
         self._lock = threading.Lock()  # subscriptions come and go under it, and are read under it
@@ -195,7 +197,6 @@ class RecordedTopics:
             self.failure = one_line(error) or type(error).__name__
 
     def _take(self) -> None:
-        clock = self._node.get_clock()
         with self._lock:
             for topic, entry in self._entries.items():
                 single = len(entry.offered) == 1
@@ -204,38 +205,7 @@ class RecordedTopics:
                     if found is None:
                         break
                     data, info = found
-                    if clock.ros_time_is_active:
-                        receive_ns = clock.now().nanoseconds
-                    else:
-                        receive_ns = received_ns(info)
-                    self._sink(topic, data, receive_ns, sequence(info) if single else None)
-
-
-def received_ns(info: Any) -> int:
-    """When a message came, by the system's clock; now, where the middleware does not say."""
-    return int(_field(info, "received_timestamp") or 0) or time.time_ns()
-
-
-def sent_ns(info: Any) -> int:
-    """When a message was published, by its publisher's clock; 0 where the middleware does not say."""
-    return int(_field(info, "source_timestamp") or 0)
-
-
-def sequence(info: Any) -> int | None:
-    """The number that its publisher gave the message, where the middleware says so."""
-    number = _field(info, "publication_sequence_number")
-    return None if number is None else int(number)
-
-
-def _field(info: Any, name: str) -> Any:
-    return info.get(name) if isinstance(info, Mapping) else getattr(info, name, None)
-
-
-def taken(subscription: Subscription) -> Any:
-    """The oldest message that waits and what the middleware knows about it, or None."""
-    # What rclpy's executor does; rclpy has no public call for it.
-    with subscription.handle:
-        return subscription.handle.take_message(subscription.msg_type, subscription.raw)
+                    self._sink(topic, data, self._arrivals.of(info), sequence(info) if single else None)
 
 
 def _profile(offers: Sequence[QoSProfile]) -> tuple[ReliabilityPolicy, DurabilityPolicy]:

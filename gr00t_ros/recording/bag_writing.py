@@ -102,8 +102,11 @@ class BagWriter:
                 self._bag.recount()
             if not self.messages:
                 raise RecordingError(f"{self.folder}: nothing could be written ({self.failure})")
+            handed = self.messages
             self._bag.close()
             self.closed = True
+            if self.messages < handed and not self.failure:
+                self.failure = "there was no room for the end of the bag"
         except RecordingError:
             self._bag.abort()
             raise

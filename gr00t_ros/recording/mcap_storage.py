@@ -93,6 +93,7 @@ class SafeMcapWriter(McapWriter):
         self.path = self.path.rename(path / f"{name}.mcap")
         self.bio: Any = _Unbuffered(self.path)
         self.compressor: Callable[[bytes], bytes] = _compressor()
+        self._begins: list[tuple[int, dict[int, int]]] = []  # of each chunk: where, and messages by channel
 
     def write(self, connection: Any, timestamp: int, data: bytes | memoryview) -> None:
         """One message. rosbags copies it twice on its way into the chunk, which for pictures takes more time
@@ -113,15 +114,25 @@ class SafeMcapWriter(McapWriter):
     def close_chunk(self) -> None:
         """Writes the pending chunk whole, or nothing of it and raises OSError."""
         begin, chunks, chunk = self.bio.tell(), len(self.chunks), self.chunk
+        self._begins.append((begin, {channel: len(messages) for channel, messages in chunk.msgs.items()}))
         try:
             super().close_chunk()
         except OSError:
-            self.bio.cut(begin)
             del self.chunks[chunks:]
-            for channel, messages in chunk.msgs.items():
-                self.channel_stats[channel] -= len(messages)
+            self._forget_last()
             self.chunk = type(chunk)(2**63 - 1, 0, type(chunk.bio)(), type(chunk.msgs)(list))
             raise
+
+    def take_back(self) -> None:
+        """Forgets the last whole chunk."""
+        self.chunks.pop()
+        self._forget_last()
+
+    def _forget_last(self) -> None:
+        begin, counts = self._begins.pop()
+        self.bio.cut(begin)
+        for channel, count in counts.items():
+            self.channel_stats[channel] -= count
 
     def flush(self) -> None:
         """Hands everything to the operating system."""
@@ -136,7 +147,6 @@ class SafeMcapWriter(McapWriter):
             super().close(version, metadata)
         except OSError:
             self.bio.cut(begin)
-            self.bio.close()
             raise
 
 
@@ -162,6 +172,24 @@ class McapBag(Writer):
         self.counts = dict(self.file.channel_stats)
         self.min_timestamp = min((begin for begin, _ in spans), default=self.min_timestamp)
         self.max_timestamp = max((end for _, end in spans), default=self.max_timestamp)
+        self.file.message_start_time, self.file.message_end_time = self.min_timestamp, self.max_timestamp
+
+    def close(self) -> None:
+        """Ends the bag; where its index has no room any more, without the last chunks.
+
+        Raises OSError when there is no room for anything, or for the metadata.
+        """
+        while True:
+            try:
+                super().close()
+                return
+            except OSError:
+                if self.storage is None or not self.file.chunks:
+                    raise
+                self.file.take_back()
+                self.recount()
+                if not sum(self.counts.values()):
+                    raise
 
     @property
     def file(self) -> SafeMcapWriter:
