@@ -91,6 +91,7 @@ EXTRAS = {
         "colcon-common-extensions>=0.3",
         "hypothesis>=6.100",
         "import-linter>=2",
+        "mcap>=1.1",
         "mypy>=1.11",
         "onnxruntime>=1.20",
         "pytest>=7.4",

@@ -188,6 +188,12 @@ class BagMaker:
         return folder
 
 
+def told(maker: BagMaker, text: str = "pick") -> BagMaker:
+    """With an instruction at its beginning."""
+    maker.instruction(0.0, text)
+    return maker
+
+
 def forget_definitions(folder: Path) -> None:
     """Makes a SQLite bag look like one from before Iron."""
     import sqlite3

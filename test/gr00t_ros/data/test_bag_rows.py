@@ -20,7 +20,20 @@ from gr00t_ros.data.rows import Row
 from gr00t_ros.errors import DatasetError, MessageError, NotReady
 from gr00t_ros.observation import ObservationBuilder
 from gr00t_ros.robot import RobotConfig
-from support_bags import ARM, FRONT, GRIPPER, INSTRUCTION, JOINTS, NS, SIZE, START, WRIST, BagMaker, picture
+from support_bags import (
+    ARM,
+    FRONT,
+    GRIPPER,
+    INSTRUCTION,
+    JOINTS,
+    NS,
+    SIZE,
+    START,
+    WRIST,
+    BagMaker,
+    picture,
+    told,
+)
 from support_messages import modality
 from support_robots import small_robot
 
@@ -56,11 +69,6 @@ def read(
 
 def seconds(ns: int) -> float:
     return (ns - START) / NS
-
-
-def told(maker: BagMaker, text: str = "pick") -> BagMaker:
-    maker.instruction(0.0, text)
-    return maker
 
 
 def written(tmp_path: Path, maker: BagMaker, name: str = "bag") -> Path:
@@ -141,7 +149,7 @@ messages = st.lists(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(found=messages, fps=st.sampled_from([10.0, 20.0, 30.0]))
 def test_every_row_is_what_the_live_builder_makes(
     found: list[tuple[int, int, str]], fps: float, tmp_path_factory: pytest.TempPathFactory
@@ -166,15 +174,18 @@ def test_every_row_is_what_the_live_builder_makes(
     robot = config(recording__max_command_age=0.0)
     parts, reader = read(written(tmp_path_factory.mktemp("live"), maker), robot, fps=fps)
 
+    builder = ObservationBuilder(robot, modality(["front", "wrist"], ["arm", "gripper"], []))
+    waiting = sorted(
+        (m.header.stamp.sec * NS + m.header.stamp.nanosec, i, topic, receive, m)
+        for i, (topic, _, receive, m) in enumerate(maker.messages)
+        if topic in (FRONT, WRIST, JOINTS)
+    )
+
     def told_by(row_ns: int) -> Any:
         """What the node's builder, fed with everything stamped up to then, assembles at that time."""
-        builder = ObservationBuilder(robot, modality(["front", "wrist"], ["arm", "gripper"], []))
-        for topic, _kind, receive, message in maker.messages:
-            if topic not in (FRONT, WRIST, JOINTS):
-                continue
-            stamp = message.header.stamp.sec * NS + message.header.stamp.nanosec
-            if stamp <= row_ns:
-                builder.add(topic, message, receive)
+        while waiting and waiting[0][0] <= row_ns:
+            _, _, topic, receive, message = waiting.pop(0)
+            builder.add(topic, message, receive)
         try:
             return builder.assemble(row_ns, "pick")
         except NotReady:

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mcap.writer import CompressionType
-from mcap.writer import Writer as McapWriter
 
 from gr00t_ros.data.bags import Bag
 from gr00t_ros.errors import DatasetError
@@ -76,14 +74,16 @@ def test_every_storage_and_compression_reads_the_same(tmp_path: Path, storage: s
         assert sum(bag.counts.values()) == len(maker.messages)
 
 
-@pytest.mark.parametrize("compression", [CompressionType.LZ4, CompressionType.ZSTD, CompressionType.NONE])
+@pytest.mark.parametrize("compression", ["LZ4", "ZSTD", "NONE"])
 @pytest.mark.parametrize("chunked", [True, False])
-def test_mcap_of_another_writer(tmp_path: Path, compression: CompressionType, chunked: bool) -> None:
+def test_mcap_of_another_writer(tmp_path: Path, compression: str, chunked: bool) -> None:
     """rosbag2's own writer (libmcap) writes checksums and lz4 chunks; with fastwrite no chunks at all."""
+    mcap = pytest.importorskip("mcap.writer", reason="needs another writer of MCAP")
     maker = BagMaker().run(0.2)
     path = tmp_path / "other.mcap"
     with path.open("wb") as file:
-        writer = McapWriter(file, chunk_size=4000, compression=compression, use_chunking=chunked)
+        kind = mcap.CompressionType[compression]
+        writer = mcap.Writer(file, chunk_size=4000, compression=kind, use_chunking=chunked)
         writer.start(profile="ros2", library="test")
         channels: dict[str, int] = {}
         for topic, kind, receive, message in maker.messages:
