@@ -19,8 +19,8 @@ from typing import Any
 import yaml
 
 from gr00t_ros.data import bags_mcap, bags_sqlite
-from gr00t_ros.data.bags_packed import ZSTD_SUFFIXES, decompress_file, decompressed, room_for
-from gr00t_ros.data.bags_storage import Storage, Stored
+from gr00t_ros.data.bags_packed import ZSTD_SUFFIXES, decompress_file, room_for
+from gr00t_ros.data.bags_storage import Storage
 from gr00t_ros.errors import DatasetError
 
 METADATA = "metadata.yaml"
@@ -96,14 +96,6 @@ def unpacked(files: BagFiles, stack: contextlib.ExitStack) -> Iterator[Storage]:
         else:
             storage = _STORAGES[suffix or ""](file)
         yield storage
-
-
-def packed_messages(path: Path, message: Stored, most: int) -> memoryview:
-    """The bytes of a message that was compressed by itself (compression mode ``message``)."""
-    try:
-        return decompressed(message.data, "zstd", most)
-    except DatasetError as error:
-        raise DatasetError(f"{path}: a message on {message.topic} cannot be unpacked ({error})") from error
 
 
 def _metadata(path: Path, found: Mapping[str, Path]) -> tuple[list[str], int, list[str]]:

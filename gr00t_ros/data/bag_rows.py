@@ -244,6 +244,7 @@ class BagRows:
     def _close(self) -> None:
         self._end_part("")
         self._episode = self._start = None
+        self._part = 0
 
     def _mark(self, stored: Stored) -> None:
         mark = read_mark(self._bag.types, stored)
@@ -271,18 +272,18 @@ class BagRows:
             self._close()
 
     def _instruction(self, text: str, time_ns: int) -> None:
-        changed = bool(text) and text != self._told
-        if changed and self.rule == INSTRUCTION and self._task is None:
-            # Without a row yet, it is the same episode: the instruction is only heard now.
-            begun = self._part > 0 or self._last_k >= 0
-            episode = self._episode
-            self._close()
-            if episode is not None:
-                self._changes += begun
-                name = f"{bag_name(self._bag)} {self._changes + 1}" if self._changes else episode.name
-                self._begin(Episode(name, label=episode.label), time_ns)
+        """An empty text takes the instruction away, as it does live: there are no rows until the next."""
+        before, self._told, self._heard = self._told, text, True
+        if text == before or self.rule != INSTRUCTION or self._task is not None:
+            return
+        # An episode without a row yet is still the same one: its instruction is only heard now.
+        self._changes += self._part > 0 or self._last_k >= 0
+        self._close()
         if text:
-            self._told, self._heard = text, True
+            episode = self._whole()
+            if self._changes:
+                episode = Episode(f"{bag_name(self._bag)} {self._changes + 1}", label=episode.label)
+            self._begin(episode, time_ns)
 
     @property
     def _text(self) -> str:

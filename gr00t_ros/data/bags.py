@@ -20,8 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from gr00t_ros.data.bag_recovery import BagFiles, find_files, packed_messages, unpacked
-from gr00t_ros.data.bags_packed import ZSTD_MAGIC
+from gr00t_ros.data.bag_recovery import BagFiles, find_files, unpacked
+from gr00t_ros.data.bags_packed import ZSTD_MAGIC, decompressed
 from gr00t_ros.data.bags_storage import Definition, Storage, Stored, Survey
 from gr00t_ros.data.bags_types import Types
 from gr00t_ros.errors import DatasetError, MessageError
@@ -50,6 +50,7 @@ class Bag:
         self._surveys: list[Survey] = []
         self._topics: dict[str, str] = {}
         self._types = Types({})
+        self._notes: dict[str, str] = {}
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Bag:
@@ -104,7 +105,7 @@ class Bag:
 
         Damage in the middle of a file shows only when its messages are read.
         """
-        notes = [*self._files.notes]
+        notes = [*self._files.notes, *self._notes.values()]
         for storage in self._storages:
             notes += [f"{storage.path.name} {note}" for note in storage.notes]
         if not notes:
@@ -138,12 +139,21 @@ class Bag:
                 else:
                     found = storage.stored(topics, start_ns, stop_ns)
                 for message in found:
-                    if message.data[:4] == ZSTD_MAGIC:
-                        yield message._replace(data=packed_messages(self.path, message, _MAX_MESSAGE))
-                    else:
+                    if message.data[:4] != ZSTD_MAGIC:
                         yield message
+                    elif (data := self._unpacked(message)) is not None:
+                        yield message._replace(data=data)
         except OSError as error:
             raise DatasetError(f"{self.path}: damaged after a part of its messages ({error})") from error
+
+    def _unpacked(self, message: Stored) -> memoryview | None:
+        """The bytes of a message that was compressed by itself (compression mode ``message``); None, and a
+        note, where they are damaged."""
+        try:
+            return decompressed(message.data, "zstd", _MAX_MESSAGE)
+        except DatasetError as error:
+            self._notes.setdefault(message.topic, f"a message on {message.topic} is left out ({error})")
+            return None
 
     def messages(
         self, topics: Collection[str] | None = None, start_ns: int | None = None, stop_ns: int | None = None

@@ -422,6 +422,20 @@ def test_an_instruction_that_is_heard_before_the_first_row_is_the_first_one(tmp_
     assert {row.instruction for row in rows} == {"pick"}
 
 
+def test_an_instruction_that_is_taken_away_ends_the_episode(tmp_path: Path) -> None:
+    maker = told(BagMaker()).run(4.0)
+    maker.instruction(1.02, "")
+    maker.instruction(2.52, "pick")
+    folder = written(tmp_path, maker)
+    parts, reader = read(folder)
+    assert [(part.episode.name, len(rows)) for part, rows in parts] == [("bag", 20), ("bag 2", 29)]
+    assert not reader.drops.keys() - {"action.arm no_message"}
+    parts, reader = read(folder, episodes="bag")  # within one episode it is a gap
+    assert [part.part for part, _ in parts] == [0, 1]
+    assert reader.drops["instruction instruction"] == 30
+    assert len(read(folder, task="pick")[0]) == 1
+
+
 def test_marks_split_label_and_discard(tmp_path: Path) -> None:
     maker = told(BagMaker(), "old").run(6.0)
     maker.event(0.52, "START", "episode_000000", "first")

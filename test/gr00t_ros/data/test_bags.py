@@ -122,6 +122,17 @@ def test_a_damaged_chunk_is_left_out_and_the_rest_is_read(tmp_path: Path) -> Non
         assert "chunk at byte" in bag.recovered
 
 
+def test_a_damaged_message_is_left_out_and_told(tmp_path: Path) -> None:
+    maker = BagMaker().run(0.5, size=(120, 160))
+    folder = maker.write(tmp_path / "bag", storage="sqlite3", compression="message")
+    with sqlite3.connect(next(folder.glob("*.db3"))) as database:
+        [data] = database.execute("SELECT data FROM messages WHERE id = 24").fetchone()
+        database.execute("UPDATE messages SET data = ? WHERE id = 24", (data[:9] + bytes(40) + data[49:],))
+    with Bag(folder) as bag:
+        assert len(list(bag.stored())) == len(maker.messages) - 1
+        assert f"a message on {maker.messages[23][0]} is left out (zstd data is damaged" in bag.recovered
+
+
 def test_a_recording_that_broke_off_reads_as_far_as_it_goes(tmp_path: Path) -> None:
     maker = BagMaker().run(1.0, size=(120, 160))
     for compression in ("none", "storage"):
