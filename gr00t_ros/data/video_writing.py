@@ -34,13 +34,13 @@ CODECS = (H264, AV1)
 _ENCODERS = {H264: "libx264", AV1: "libsvtav1"}
 # Chosen by measurement (bench/dataset.py, one thread a camera, 2 cores): of x264's presets the one that
 # leaves most of the time for reading the bag, and whose videos decode fastest. SVT-AV1's 12 is its fastest
-# that still looks right; it takes three times as long, for a third of the space.
+# that still looks right; it takes two to three times as long, for a third of the space.
 _PRESETS = {H264: "ultrafast", AV1: "12"}
 # Constant quality at which the decoded picture is within 1.5 grey levels of the recorded one (rms, 44 dB).
 _QUALITY = {H264: 23, AV1: 30}
 # Frames from one key frame to the next. Training starts reading anywhere: with 10, five frames are decoded
-# in vain on average. With 2 files are two to four times as large; with 30 a random frame takes three times
-# as long.
+# in vain on average. With 2 files are two to four times as large; with 30 a random frame takes two to three
+# times as long.
 KEY_FRAME_EVERY = 10
 # Frames that may wait for the encoder: enough to even out key frames, 11 MB for a 640x480 camera.
 _QUEUE = 12
