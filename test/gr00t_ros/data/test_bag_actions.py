@@ -230,6 +230,11 @@ def test_an_action_without_a_state_has_no_future_state() -> None:
         future_state(RobotConfig.from_mapping(values))
 
 
+def test_an_age_below_zero_is_refused() -> None:
+    with pytest.raises(RobotConfigError, match=r"robot\.recording\.max_command_age: found -1"):
+        small(max_command_age=-1.0)
+
+
 def test_which_time_of_a_command_counts() -> None:
     stamp, receive = START + NS, START + NS + NS // 100
     commands = arm()
