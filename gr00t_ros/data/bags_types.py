@@ -22,7 +22,8 @@ from gr00t_ros.errors import DatasetError, MessageError
 _RULE = "=" * 80 + "\n"
 _IDL = "IDL: "
 _LITTLE, _BIG = struct.Struct("<iI"), struct.Struct(">iI")
-_HEADER_END = 4 + 8
+_ENCAPSULATION = 4
+_HEADER_END = _ENCAPSULATION + 8
 _NS = 1_000_000_000
 
 
@@ -45,8 +46,8 @@ class Types:
         if store is None:
             store = self._stores[kind] = self._store(kind, topic)
         try:
-            return store.deserialize_cdr(data, kind)
-        except (SerdeError, TypesysError, ValueError, KeyError, IndexError) as error:
+            return _decoded(store, kind, data)
+        except (SerdeError, TypesysError, struct.error, ValueError, KeyError, IndexError) as error:
             raise MessageError(f"{topic}: a {kind} cannot be decoded ({error})") from error
 
     def _store(self, kind: str, topic: str) -> Any:
@@ -65,6 +66,22 @@ class Types:
         if kind not in self._standard.types:
             raise DatasetError(f"{topic}: the definition of {kind} in the bag {problem}")
         return self._standard
+
+
+def _decoded(store: Any, kind: str, data: memoryview) -> Any:
+    """As rosbags' ``deserialize_cdr``, but for bytes behind the message, which it refuses.
+
+    Fast DDS estimates the length of a message that is serialized before it is published (as the executor's
+    trajectories are): eight bytes too many for each empty sequence of doubles.
+    """
+    if len(data) < _ENCAPSULATION or data[0] != 0 or data[1] not in (0, 1):
+        raise SerdeError("no CDR encapsulation")
+    form = store.get_msgdef(kind)
+    read = form.deserialize_cdr_le if data[1] else form.deserialize_cdr_be
+    message, end = read(data[_ENCAPSULATION:], 0, form.cls, store)
+    if end + _ENCAPSULATION > len(data):
+        raise SerdeError(f"{len(data)} bytes, which end before the message does")
+    return message
 
 
 def header_stamp(data: memoryview) -> int:
