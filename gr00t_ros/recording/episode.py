@@ -135,7 +135,7 @@ class Episode:
             seen_s = self._seen_s.get(expected.topic)
             silent_s = now_s - (self._start_s if seen_s is None else seen_s)
             if expected.max_age is not None and silent_s > expected.max_age:
-                limit = f" (max_age {expected.max_age:g} s)"
+                limit = f" (at most {expected.max_age:g} s)"
             elif expected.max_age is None and seen_s is None and silent_s > FIRST_MESSAGE_S:
                 limit = " since the episode began"
             else:

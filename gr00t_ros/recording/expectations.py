@@ -74,10 +74,18 @@ def expectations(robot: RobotConfig, resolve: Callable[[str], str]) -> dict[str,
             )
         )
     for key, group in robot.action.items():
-        # Commands have no age: a robot that rests may be sent none.
         commanded = robot.recording.action_source == COMMANDS
-        kind = MESSAGE_TYPES[group.interface]
-        expect(Expected(resolve(group.topic), kind, (f"action.{key}",), required=commanded))
+        # How long a command counts as one, as the converter has it: 0 means until the next.
+        ages = [age for age in (robot.recording.max_command_age, group.downstream_timeout) if age > 0.0]
+        expect(
+            Expected(
+                resolve(group.topic),
+                MESSAGE_TYPES[group.interface],
+                (f"action.{key}",),
+                required=commanded,
+                max_age=min(ages, default=None) if commanded else None,
+            )
+        )
         if group.measured_topic:
             kind, topic = MESSAGE_TYPES[POSE], resolve(group.measured_topic)
             path = f"action.{key}.measured_topic"

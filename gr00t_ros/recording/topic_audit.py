@@ -71,7 +71,7 @@ class TopicAudit:
         text += f", longest gap {self.longest_gap:.3f} s"
         if self.max_age is not None:
             text += f" ({self.gaps} over {self.max_age:g} s)"
-        if self.offset_mean is not None:
+        if self.stamped and self.offset_mean is not None:
             text += f", stamps {1e3 * self.offset_mean:.1f} ms before arrival"
         return text
 

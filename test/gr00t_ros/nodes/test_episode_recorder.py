@@ -23,7 +23,7 @@ from gr00t_ros.nodes.recorder_parameters import PARAMETERS
 from gr00t_ros.recording.audit import BAD, GOOD
 from support_processes import REPO, ProcessStarter
 from support_recorder import EVENTS, INSTRUCTION, MODULE, NAME, KnownRobot, Recorder, arguments, recorder
-from support_topics import FRONT
+from support_topics import FRONT, JOINTS
 
 pytestmark = pytest.mark.ros
 
@@ -64,6 +64,9 @@ def test_an_episode_byte_for_byte(running: tuple[Recorder, KnownRobot]) -> None:
 
     record = node.record(begun.episode)
     robot.check(node.output / begun.episode, record)
+    with Bag(node.output / begun.episode) as bag:
+        joints = bag.decode(next(bag.messages([JOINTS])))
+    assert dict(zip(joints.name, joints.position, strict=True)) == robot.robot.positions
     assert (record.episode, record.robot, record.ended_by) == (begun.episode, "so101", "stop")
     assert (record.instruction, record.label) == ("pick up the cube", "")
     # A machine that stands still for a moment makes gaps; nothing else may be wrong.
@@ -185,7 +188,7 @@ def test_a_silent_camera_is_told_at_once_and_judged_at_the_end(
     name = node.start("pick").episode
     robot.more(node.graph, 10)
     robot.silent.add(FRONT)
-    said = rf"video.front: nothing on {FRONT} for \d+\.\d s \(max_age 0.2 s\)"
+    said = rf"video.front: nothing on {FRONT} for \d+\.\d s \(at most 0.2 s\)"
     node.process.wait_for(rf"\[WARN\].*{said}")
     node.graph.wait_until(lambda: node.status()[1].get("silent topics") == FRONT, "the diagnostics")
     status, values = node.status()

@@ -147,7 +147,7 @@ def test_silent_topics_are_named_while_it_runs(tmp_path: Path) -> None:
     until(lambda: len(episode.silent()) == 3, "cameras and joints are silent beyond their max_age")
     told = episode.silent()
     assert told[FRONT].startswith(f"video.front: nothing on {FRONT} for 0.")
-    assert told[FRONT].endswith("s (max_age 0.2 s)")
+    assert told[FRONT].endswith("s (at most 0.2 s)")
     episode.add(FRONT, message(START_NS + MS), START_NS + MS)
     assert FRONT not in episode.silent() or "for 0.2 s" in episode.silent()[FRONT]
     episode.discard()

@@ -20,7 +20,7 @@ def test_every_topic_of_the_robot_once() -> None:
     assert (front.message_type, front.path) == ("sensor_msgs/msg/Image", "video.front")
     assert (front.required, front.max_age, front.least_rate, front.stamp) == (True, 0.2, 20.0, "header")
     assert (joints.used_by, joints.max_age) == (("state.arm", "state.gripper"), 0.1)
-    assert (arm.required, arm.max_age, arm.stamp) == (True, None, "receive")
+    assert (arm.required, arm.max_age, arm.stamp) == (True, 0.5, "receive")
     assert not EXPECTED[INSTRUCTION].required
 
 
@@ -34,8 +34,17 @@ def test_commands_are_required_only_where_they_are_the_actions() -> None:
     values = small_robot()
     values["recording"] = {"action_source": "future_state"}
     found = of(RobotConfig.from_mapping(values))
-    assert not found["/arm_controller/joint_trajectory"].required
+    arm = found["/arm_controller/joint_trajectory"]
+    assert (arm.required, arm.max_age) == (False, None)
     assert found["/joint_states"].required
+
+
+def test_commands_may_be_as_old_as_the_converter_takes_them() -> None:
+    values = small_robot()
+    values["recording"] = {"max_command_age": 0.0}
+    assert of(RobotConfig.from_mapping(values))["/gripper_controller/commands"].max_age is None
+    base = of(mobile_config())["/arm_controller/commands"]
+    assert base.max_age == 0.2, "a velocity counts no longer than its downstream_timeout"
 
 
 def test_the_executors_own_topics_are_recorded_too() -> None:
