@@ -17,7 +17,7 @@ from gr00t_ros.data.statistics import PERCENTILES
 from gr00t_ros.errors import DatasetError
 
 # Frames counted at most; at least half as many are when there are more. LeRobot takes 100 of a short episode.
-_MOST_FRAMES = 256
+_MOST_FRAMES = 128
 # Pixels are taken at a distance that leaves about this many on the longer side of a larger image, as LeRobot
 # does.
 _LONGER_SIDE = 150
