@@ -62,9 +62,9 @@ def test_shrunk_frames_are_area_means(tmp_path: Path, height: int, width: int) -
         size = written_size(height, width, 96)
         wanted = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA)
         assert seen.shape == wanted.shape
-        # Colour has half the resolution in yuv420p, so brightness is compared pixel by pixel, colour at large.
+        # Colour has half the resolution in yuv420p: brightness is compared by pixel, colour at large.
         assert np.abs(wanted.mean(-1) - seen.mean(-1)).mean() < 2.0
-        np.testing.assert_allclose(seen.mean((0, 1)), wanted.mean((0, 1)), atol=2.0)
+        np.testing.assert_allclose(seen.mean((0, 1)), wanted.mean((0, 1)), atol=3.0)
 
 
 @given(st.integers(16, 3000), st.integers(16, 3000), st.none() | st.integers(16, 1024))
