@@ -53,9 +53,6 @@ NAMESPACE = "/gr00t"
 TICK_S, LOOK_S = 0.1, 0.5
 DIAGNOSTICS_PERIOD_S = 1.0
 SPIN_PERIOD_S = 0.2
-# With less room than this on the disk an episode is ended while it can still be closed: a chunk and the
-# index of a long recording.
-LEAST_FREE = 64 * MEGABYTE
 
 
 class EpisodeRecorder(Node):
@@ -320,7 +317,7 @@ class EpisodeRecorder(Node):
         episode = self.episode
         if episode is None:
             return
-        failure = episode.failure or self._topics.failure or self._low_space()
+        failure = episode.failure or self._topics.failure or self.folder.almost_full()
         if failure:
             self.get_logger().error(
                 f"{episode.record.episode} is ended, what was recorded is kept: {failure}"
@@ -336,13 +333,6 @@ class EpisodeRecorder(Node):
                 f"{dropped} messages are missing: they come faster than the disk takes them (queue_size)"
             )
         self._causes.update(causes)
-
-    def _low_space(self) -> str:
-        try:
-            free = self.folder.free_bytes()
-        except RecordingError:
-            return ""  # the writer will know whether the disk is gone
-        return f"the disk is full ({free // MEGABYTE} MB are left)" if free < LEAST_FREE else ""
 
     def _publish_diagnostics(self) -> None:
         try:

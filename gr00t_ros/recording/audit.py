@@ -17,8 +17,9 @@ from gr00t_ros.sample_buffer import FUTURE_TOLERANCE_NS
 GOOD, USABLE, BAD = "good", "usable", "bad"
 # A driver's own clock, and an episode of few frames, make a nominal rate a little smaller.
 RATE_TOLERANCE = 0.95
-# Beyond this share of an episode without a fresh message of a source, most of its frames are dropped.
-MOST_STALE = 0.5
+# Beyond this share of an episode without a fresh message of a source, or of messages that are refused, most
+# of its frames are dropped.
+MOST = 0.5
 
 
 @dataclass(frozen=True)
@@ -64,16 +65,16 @@ def _problems(topic: TopicAudit) -> Iterator[tuple[bool, str]]:
             yield True, f"{where}: no message"
         return
     if topic.stamped and topic.zero_stamps:
-        # A source with zero stamps is refused wherever observations are made.
+        # Such a message is refused wherever observations are made.
         yield (
-            topic.required,
+            topic.required and topic.zero_stamps > MOST * topic.messages,
             f"{where}: {topic.zero_stamps} of {topic.messages} messages have a zero stamp; "
             "if the driver has no clock, set 'stamp: receive' in the robot YAML",
         )
     if topic.backwards:
         yield False, f"{where}: time goes backwards {topic.backwards} times"
     yield from _offset_problems(topic, where)
-    if topic.stale > MOST_STALE:
+    if topic.stale > MOST:
         yield (
             topic.required,
             f"{where}: without a message younger than {topic.max_age:g} s for {topic.stale:.0%} of the time",

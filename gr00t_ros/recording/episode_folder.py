@@ -18,6 +18,9 @@ from gr00t_ros.recording.mcap_storage import RECORDING
 
 # On its way out: from here on nobody takes it for an episode, even if deleting is interrupted.
 DISCARDED = ".discarded"
+# With less room than this on the disk an episode is ended while it can still be closed: what waits, and the
+# index of a long recording.
+LEAST_FREE = 64_000_000
 _NAME = re.compile(r"episode_(\d{6,})")
 
 
@@ -51,6 +54,14 @@ class EpisodeFolder:
             return shutil.disk_usage(self.path).free
         except OSError as error:
             raise RecordingError(f"{self.path}: its disk cannot be asked ({error})") from error
+
+    def almost_full(self) -> str:
+        """A sentence where the disk has no room for more than closing what is open; else an empty text."""
+        try:
+            free = self.free_bytes()
+        except RecordingError:
+            return ""  # whoever writes there will know whether the disk is gone
+        return f"the disk is full: {free / 1e6:.0f} MB are left" if free < LEAST_FREE else ""
 
     def recording(self, name: str) -> Path:
         """Where an episode lies while it is recorded."""

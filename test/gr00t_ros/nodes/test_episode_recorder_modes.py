@@ -18,6 +18,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
+from visualization_msgs.msg import Marker
 
 from gr00t_ros.data.bags import Bag
 from gr00t_ros.errors import DatasetError
@@ -51,8 +52,15 @@ def readable(folder: Path) -> dict[str, int]:
         return {}
 
 
-def test_all_topics_in_simulated_time_until_it_is_killed(tmp_path: Path) -> None:
-    with recorder(tmp_path, all_topics=True, use_sim_time=True, min_free_space=1.0) as (node, graph, starter):
+def test_all_topics_in_simulated_time_until_it_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "episodes"
+    # A package of this name, and without messages, hides the installed one.
+    (tmp_path / "hiding" / "visualization_msgs").mkdir(parents=True)
+    (tmp_path / "hiding" / "visualization_msgs" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "hiding")
+    with recorder(output, all_topics=True, use_sim_time=True, min_free_space=1.0) as (node, graph, starter):
         refused = node.start("pick")
         assert not refused.success
         assert "nothing comes on /clock" in refused.message
@@ -68,28 +76,40 @@ def test_all_topics_in_simulated_time_until_it_is_killed(tmp_path: Path) -> None
             robot.more(graph, 50)
             graph.wait_until(lambda: node.start("pick").success, "an episode, once there is time")
             robot.more(graph, 10)
-            late = graph.node.create_publisher(PolicyStatus, "/late", qos_profile_sensor_data)
+            # New during the episode: first a reliable publisher, then one that is not.
+            late = graph.node.create_publisher(PolicyStatus, "/late", 10)
             graph.wait_until(late.get_subscription_count, "the recorder to find a new topic")
-            late.publish(PolicyStatus(state=2, reason="new"))
+            late.publish(PolicyStatus(state=2, reason="reliable"))
+            graph.wait_until(lambda: late.wait_for_all_acked(), "the message to arrive")
+            later = graph.node.create_publisher(PolicyStatus, "/late", qos_profile_sensor_data)
+            graph.wait_until(later.get_subscription_count, "the recorder to ask for less")
+            for _ in range(5):  # each of which may be lost
+                later.publish(PolicyStatus(state=2, reason="best effort"))
+                robot.more(graph, 5)
+            foreign = graph.node.create_publisher(Marker, "/foreign", 10)
+            node.process.wait_for(r"/foreign is not recorded: message type .*Marker is not installed")
+            foreign.publish(Marker())
             hidden.publish(String(data="no"))
             robot.more(graph, 20)
             assert node.stop().success
             record = node.record("episode_000000")
             assert 10**12 < record.start_ns < record.stop_ns < 10**12 + 10**11
-            robot.check(tmp_path / "episode_000000", record)
-            with Bag(tmp_path / "episode_000000") as bag:
+            robot.check(output / "episode_000000", record)
+            with Bag(output / "episode_000000") as bag:
                 assert {"/clock", "/late", "/robot_description", EVENTS, INSTRUCTION} <= set(bag.topics)
                 assert not any("/_" in topic for topic in bag.topics)
                 [latched] = bag.messages(["/robot_description"])
-                [status] = bag.messages(["/late"])
+                reasons = [bag.decode(message).reason for message in bag.messages(["/late"])]
                 assert bag.decode(latched).data == "<robot/>"
-                assert (bag.decode(status).state, bag.decode(status).reason) == (2, "new")
+                assert reasons[0] == "reliable"
+                assert set(reasons[1:]) == {"best effort"}
+                assert "/foreign" not in bag.topics
                 assert bag.counts[EVENTS] == 2
             assert record.audit["topics"]["/late"]["used_by"] == []
 
             # Of a recorder that is killed everything but the last moment is there, and stays there.
             name = node.start("place").episode
-            folder = tmp_path / f"{name}.recording"
+            folder = output / f"{name}.recording"
             graph.wait_until(lambda: readable(folder).get(JOINTS, 0) > 20, "messages on the disk")
             node.process.kill()
         left = readable(folder)
@@ -97,13 +117,13 @@ def test_all_topics_in_simulated_time_until_it_is_killed(tmp_path: Path) -> None
         assert EpisodeRecord.read(folder / "episode.json").instruction == "place"
         assert not (folder / "metadata.yaml").exists()
 
-        again = starter(MODULE, *arguments(tmp_path, min_free_space=1.0))
+        again = starter(MODULE, *arguments(output, min_free_space=1.0))
         again.wait_for(rf"\[WARN\].*{name}.recording was left by a recorder that was killed")
-        next_one = Recorder(again, graph, tmp_path).start("pick")
+        next_one = Recorder(again, graph, output).start("pick")
         assert next_one.episode == "episode_000002"
         assert readable(folder) == left
         assert again.stop(signal.SIGTERM) == 0, again.output
-        assert (tmp_path / "episode_000002").is_dir()
+        assert (output / "episode_000002").is_dir()
 
 
 def test_marks_for_another_recorder(tmp_path: Path) -> None:

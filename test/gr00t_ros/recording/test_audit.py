@@ -49,7 +49,8 @@ def test_a_good_episode_has_no_reasons() -> None:
     [
         ({"messages": 0}, BAD, r"video.front \(/camera\): no message"),
         ({"stale": 0.6, "gaps": 3}, BAD, "without a message younger than 0.2 s for 60% of the time"),
-        ({"zero_stamps": 5}, BAD, "5 of 600 messages have a zero stamp; .* set 'stamp: receive'"),
+        ({"zero_stamps": 600}, BAD, "600 of 600 messages have a zero stamp; .* set 'stamp: receive'"),
+        ({"zero_stamps": 5}, USABLE, "5 of 600 messages have a zero stamp"),
         ({"gaps": 3, "longest_gap": 0.5}, USABLE, "3 gaps over 0.2 s, the longest 0.500 s"),
         ({"rate": 15.0}, USABLE, "15.0 Hz, expected at least 20 Hz"),
         ({"backwards": 2}, USABLE, "time goes backwards 2 times"),

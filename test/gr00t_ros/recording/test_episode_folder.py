@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -92,6 +93,22 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RecordingError, match=r"parameter output: .*file/below cannot be made a folder"):
         EpisodeFolder(tmp_path / "file" / "below").prepare()
+
+
+def test_a_disk_that_is_almost_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = EpisodeFolder(tmp_path)
+    free = 64_000_000
+
+    def usage(path: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=free)
+
+    monkeypatch.setattr("shutil.disk_usage", usage)
+    assert folder.almost_full() == ""
+    free = 63_400_000
+    assert folder.almost_full() == "the disk is full: 63 MB are left"
+    assert EpisodeFolder(tmp_path / "gone").almost_full(), "asked of the same disk"
+    monkeypatch.undo()
+    assert EpisodeFolder(tmp_path / "gone").almost_full() == ""
 
 
 def test_an_episode_of_marks_is_one_file(tmp_path: Path) -> None:
