@@ -219,7 +219,9 @@ class _Converter:
         # INTER_AREA to within one grey level: 0.55 ms for a 640x480 frame, where swscale alone takes 1.0 and
         # OpenCV alone 2.2. It costs 0.5 dB, since colour is taken of every other pixel before it is averaged.
         planes = np.asarray(cv2.cvtColor(even, cv2.COLOR_RGB2YUV_I420), np.uint8)
-        return self._scaled(av.VideoFrame.from_numpy_buffer(planes, format="yuv420p"))
+        # Without a copy PyAV finds the colours only where each of their planes fills whole rows.
+        frame_of = av.VideoFrame.from_numpy_buffer if rows % 4 == 0 else av.VideoFrame.from_ndarray
+        return self._scaled(frame_of(planes, format="yuv420p"))
 
     def _scaled(self, picture: av.VideoFrame) -> av.VideoFrame:
         return self._scaler.reformat(
