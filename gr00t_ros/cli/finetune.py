@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from gr00t_ros.cli.subjects import MISTAKES, explain
 
 if TYPE_CHECKING:
     from gr00t_ros.training.options import Options
-    from gr00t_ros.training.running import Outcome
+    from gr00t_ros.training.running import Outcome, Run
 
 # As the shell has it for a program that SIGINT ended.
 INTERRUPTED = 130
@@ -30,38 +31,57 @@ INTERRUPTED = 130
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 when the run is finished, 1 for a mistake, 130 when it was interrupted."""
     given = _parser().parse_args(argv)
-    resume: str | None = given.resume
     command = ["finetune", *(sys.argv[1:] if argv is None else argv)]
     try:
         with _terminable():
-            options = _options(given)
-            outcome = _run(options, given.plan, resume, command)
+            run = _prepare(given)
+            if given.plan:
+                _print(run.plan())
+                return 0
+            outcome = run.execute(resume=given.resume, command=command, tell=_tell)
     except KeyboardInterrupt:
-        print(f"finetune: interrupted; {_kept(given.output)}", file=sys.stderr)
+        _print([f"finetune: interrupted; {_kept(given.output)}"], sys.stderr)
         return INTERRUPTED
     except MISTAKES as error:
-        print(explain("finetune", error), file=sys.stderr)
+        # Of several processes each may have a mistake of its own: another disk, another GPU.
+        number = os.environ.get("RANK", "0")
+        print(
+            explain("finetune" if number == "0" else f"finetune (process {number})", error), file=sys.stderr
+        )
         return 1
-    if outcome is None:
-        return 0
+    finally:
+        _leave()
     if not outcome.finished:
-        print(f"finetune: interrupted at step {outcome.step}; {_kept(given.output)}", file=sys.stderr)
+        _print([f"finetune: interrupted at step {outcome.step}; {_kept(given.output)}"], sys.stderr)
         return INTERRUPTED
-    if _first():
-        print("\n".join(_summary(options, outcome)))
+    _print(_summary(run, outcome))
     return 0
 
 
-def _run(options: Options, plan: bool, resume: str | None, command: list[str]) -> Outcome | None:
+def _prepare(given: argparse.Namespace) -> Run:
     # torch and transformers take seconds to import; --help and a misspelt option need not wait for them.
-    from gr00t_ros.training.running import Run, say_on_stderr
+    from gr00t_ros.training.running import Run
 
     _log_once()
-    run = Run.prepare(options)
-    if plan:
-        print("\n".join(run.plan()))
-        return None
-    return run.execute(resume=resume, command=command, tell=say_on_stderr)
+    return Run.prepare(_options(given))
+
+
+def _leave() -> None:
+    """Out of the group of processes, where there is one."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _print(lines: Sequence[str], file: TextIO | None = None) -> None:
+    """Of several processes the first one talks."""
+    if os.environ.get("RANK", "0") == "0":
+        print("\n".join(lines), file=file or sys.stdout)
+
+
+def _tell(line: str) -> None:
+    """On the way, beside the progress; stdout is left for the result."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -93,14 +113,17 @@ def _log_once() -> None:
     logging.getLogger("gr00t_ros").addHandler(handler)
 
 
-def _summary(options: Options, outcome: Outcome) -> list[str]:
+def _summary(run: Run, outcome: Outcome) -> list[str]:
+    options, recording = run.options, run.recordings[0]
+    episodes = ",".join(map(str, recording.held_out))
+    held_out = f" --episodes {episodes}" if episodes else ""
     text = [f"wrote {options.output}: {outcome.step} steps, loss {_course(outcome.losses)}"]
     if outcome.eval_losses:
         text.append(f"loss on held-out episodes: {_course(outcome.eval_losses)}")
     return [
         *text,
         "The folders checkpoint-* in it are for --resume and can go when they are no longer needed. Next:",
-        f"  evaluate --checkpoint {options.output} --dataset {options.datasets[0].split(':')[0]}",
+        f"  evaluate --checkpoint {options.output} --dataset {recording.path}{held_out}",
     ]
 
 
@@ -117,12 +140,6 @@ def _kept(output: Path) -> str:
     if not steps:
         return "no checkpoint was written yet; the same command begins anew"
     return f"{folder(output, steps[-1])} is kept, and the same command with --resume goes on from there"
-
-
-def _first() -> bool:
-    import os
-
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _options(given: argparse.Namespace) -> Options:
@@ -268,6 +285,8 @@ def _add_regularisers(group: argparse._ArgumentGroup) -> None:
         help="0 0 0 0 switches it off",
     )
     add("--random-rotation", type=float, metavar="DEGREES", help="of images, either way")
+    add("--dropout", type=float, metavar="P", help="in the diffusion transformer")
+    add("--image-edge", type=int, metavar="PIXELS", help="shortest side of the pictures, later as well")
     add("--crop-fraction", type=float, metavar="F", help="share of each side that is seen, later as well")
 
 

@@ -18,6 +18,9 @@ from gr00t_ros.training.trainer import Interruption
 
 # Seconds between two lines where stderr is no terminal: a log file should not fill up with them.
 LOG_INTERVAL = 15.0
+# Signals within this many seconds are one wish: Ctrl-C reaches the processes of torchrun from the terminal,
+# and then a second time from torchrun.
+ONE_WISH_S = 2.0
 
 
 class ProgressLine(TrainerCallback):
@@ -118,12 +121,16 @@ class StopWhenAsked(TrainerCallback):
 
 @contextmanager
 def stoppable(interruption: Interruption) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the run to stop after its step; a second one ends it at once."""
+    """SIGINT and SIGTERM ask the run to stop after its step; another one, later, ends it at once."""
+    first = 0.0
 
     def ask(*_: Any) -> None:
-        if interruption.asked:
+        nonlocal first
+        now = time.monotonic()
+        if not interruption.asked:
+            interruption.asked, first = True, now
+        elif now - first > ONE_WISH_S:
             raise KeyboardInterrupt
-        interruption.asked = True
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

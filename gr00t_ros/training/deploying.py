@@ -8,6 +8,7 @@ on.
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from gr00t_ros.training.provenance import PROVENANCE_FILE
 from gr00t_ros.training.saving import write_json
 
 ROBOT_FILE = "robot.yaml"
+_TAG_LINE = re.compile(r"^(\s*embodiment_tag:\s*)[^\s#]+", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,12 @@ class Deployment:
     """What goes into a checkpoint besides the weights of the moment.
 
     ``config`` is the network's own, kept apart because trainers write into the one that the network holds.
-    ``robots`` are robot descriptions by the name that they get.
+    ``robots`` are the texts of robot descriptions by the name of the file that they get.
     """
 
     config: Gr00tN1d6Config
     processor: Gr00tProcessor
-    robots: Mapping[str, Path]
+    robots: Mapping[str, str]
     tokenizer_files: Sequence[Path]
     provenance: Mapping[str, Any]
     dtype: torch.dtype = torch.bfloat16
@@ -64,16 +66,22 @@ class Deployment:
         self.processor.save_pretrained(directory)
         for source in self.tokenizer_files:
             shutil.copyfile(source, directory / source.name)
-        for name, source in self.robots.items():
-            shutil.copyfile(source, directory / name)
+        for name, text in self.robots.items():
+            (directory / name).write_text(text, encoding="utf-8")
         write_json(directory / PROVENANCE_FILE, {**self.provenance, "steps": step})
         save_tensors(self.config, deployed_value(model), directory, dtype=self.dtype)
 
 
-def robot_files(recordings: Sequence[Recording]) -> dict[str, Path]:
-    """``robot.yaml`` for the only robot of a run, ``robot_<tag>.yaml`` each where there are several."""
-    found = {recording.tag: recording.robot_path for recording in recordings}
-    known = {tag: path for tag, path in found.items() if path is not None}
-    if len(found) == 1 and known:
-        return {ROBOT_FILE: next(iter(known.values()))}
-    return {f"robot_{tag}.yaml": path for tag, path in known.items()}
+def robot_files(recordings: Sequence[Recording]) -> dict[str, str]:
+    """``robot.yaml`` for the only robot of a run, ``robot_<tag>.yaml`` each where there are several; with the
+    embodiment tag that was trained, so that the policy finds it."""
+    tags = {recording.tag for recording in recordings}
+    texts: dict[str, str] = {}
+    for recording in recordings:
+        if recording.robot is None or recording.robot_path is None:
+            continue
+        text = recording.robot_path.read_text(encoding="utf-8")
+        if recording.robot.embodiment_tag != recording.tag:
+            text = _TAG_LINE.sub(rf"\g<1>{recording.tag}", text, count=1)
+        texts[ROBOT_FILE if len(tags) == 1 else f"robot_{recording.tag}.yaml"] = text
+    return texts

@@ -116,12 +116,14 @@ def outline(base: Base, options: Options, *, bf16: bool) -> Gr00tN1d6:
 
 
 def configure(model: Gr00tN1d6, options: Options) -> None:
-    """Set what is trained and the two regularisers of the state, as the base has them and the options change
-    them; adapters come in here as well."""
+    """Set what is trained and the regularisers, as the base has them and the options change them; adapters
+    come in here as well."""
     if options.state_dropout is not None:
         _set_state_dropout(model, options.state_dropout, options.seed)
     if options.state_noise is not None:
         model.config.state_additive_noise_scale = options.state_noise
+    if options.dropout is not None:
+        _set_dropout(model, options.dropout)
     flags: dict[str, Any] = dict(EVERYTHING) if options.from_scratch else {}
     for part in options.lora.parts:
         flags.update(FROZEN_BY[part])
@@ -175,6 +177,13 @@ def _set_state_dropout(model: Gr00tN1d6, probability: float, seed: int) -> None:
         shape = (1, 1, model.config.input_embedding_dim)
         token = initial_value(f"action_head.{name}", shape, seed)
         head.mask_token = nn.Parameter(token.to(next(head.parameters()).device))
+
+
+def _set_dropout(model: Gr00tN1d6, probability: float) -> None:
+    model.config.diffusion_model_cfg = {**model.config.diffusion_model_cfg, "dropout": probability}
+    for module in model.action_head.model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
 
 
 def _start_anew(head: nn.Module, seed: int) -> None:

@@ -25,6 +25,8 @@ PRECISIONS = ("auto", "bf16", "fp32")
 LORA_PARTS = ("backbone", "dit")
 # Steps of a chunk: what the reference's own configurations for arms take, 0.8 s at 20 Hz.
 HORIZON = 16
+# Two tokens a side, each of 28 pixels: less shows nothing.
+MIN_IMAGE_EDGE = 56
 
 
 class TrainingError(Gr00tRosError):
@@ -74,6 +76,8 @@ class Options:
         accumulate: parts in which a process works off its share of them.
         tune: the network's own switches (``network/trainable.py``), those that are given.
         eval_episodes: held out, evenly spread over each dataset.
+        image_edge: shortest side of the pictures that the network sees, pixels.
+        dropout: of the diffusion transformer.
         precision: auto is bf16 on a GPU and fp32 on a CPU.
         device: auto, cpu or cuda.
         deepspeed: "" for none, "zero2" for the shipped configuration, or a JSON file.
@@ -113,6 +117,8 @@ class Options:
     color_jitter: tuple[float, ...] | None = None
     random_rotation: float | None = None
     crop_fraction: float | None = None
+    image_edge: int | None = None
+    dropout: float | None = None
 
     workers: int = 2
     save_every: int | None = None
@@ -139,10 +145,14 @@ class Options:
             raise TrainingError(f"learning rate is {self.learning_rate:g}, expected a positive number")
         if not 0.0 <= self.warmup <= 1.0:
             raise TrainingError(f"warm-up is {self.warmup:g}, expected a share of the steps from 0 to 1")
-        for name in ("state_dropout",):
+        for name in ("state_dropout", "dropout"):
             value = getattr(self, name)
             if value is not None and not 0.0 <= value <= 1.0:
                 raise TrainingError(f"{_spoken(name)} is {value:g}, expected a probability")
+        if self.image_edge is not None and self.image_edge < MIN_IMAGE_EDGE:
+            raise TrainingError(
+                f"--image-edge is {self.image_edge}, expected at least {MIN_IMAGE_EDGE} pixels"
+            )
         if self.state_noise is not None and self.state_noise < 0.0:
             raise TrainingError(f"state noise is {self.state_noise:g}, expected 0 or more")
 

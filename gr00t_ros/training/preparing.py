@@ -51,6 +51,15 @@ class Recording:
         kept = tuple(number for number in self.dataset.episodes if number not in self.held_out)
         return DatasetSource(self.path, self.tag, self.weight, self.robot, kept if self.held_out else None)
 
+    def identity(self) -> dict[str, Any]:
+        """For the record, fit for JSON."""
+        return {
+            "path": str(self.path.resolve()),
+            "embodiment_tag": self.tag,
+            "weight": self.weight,
+            "held_out_episodes": list(self.held_out),
+        }
+
     @property
     def evaluation(self) -> DatasetSource:
         """The episodes that are held out."""
@@ -178,6 +187,8 @@ def _processor(
         values["random_rotation_angle"] = options.random_rotation
     if options.crop_fraction is not None:
         values["crop_fraction"] = options.crop_fraction
+    if options.image_edge is not None:
+        values["shortest_image_edge"] = options.image_edge
     ids = _with_numbers(ids, [recording.tag for recording in recordings], network.max_num_embodiments)
     return Gr00tProcessor(configs, statistics, ids, tokenizer=base.tokenizer(), **values)
 

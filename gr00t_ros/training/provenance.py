@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def versions() -> dict[str, str]:
 
 def describe(
     *,
-    datasets: Sequence[tuple[Path, str, float, str]],
+    datasets: Sequence[Mapping[str, Any]],
     base: str,
     base_hash: str,
     command: Sequence[str],
@@ -72,13 +72,10 @@ def describe(
     """What does not change in the course of a run; the number of steps is added to each checkpoint.
 
     Args:
-        datasets: (folder, embodiment tag, weight, hash) each.
+        datasets: what identifies each.
     """
     return {
-        "datasets": [
-            {"path": str(path.resolve()), "embodiment_tag": tag, "weight": weight, "sha256": digest}
-            for path, tag, weight, digest in datasets
-        ],
+        "datasets": [dict(entry) for entry in datasets],
         "base": {"name": base, "sha256": base_hash},
         "command": list(command),
         "options": options,

@@ -7,7 +7,6 @@ data, then the weights, and only then the first step.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,12 +16,11 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from gr00t_model import Gr00tProcessor
-from gr00t_model.errors import Gr00tError
 from gr00t_ros.training import memory, saving
+from gr00t_ros.training.arguments import training_arguments
 from gr00t_ros.training.callbacks import ProgressLine, StopWhenAsked, stoppable
 from gr00t_ros.training.deploying import Deployment
 from gr00t_ros.training.loader import training_loader
@@ -112,15 +110,15 @@ class Run:
         say: Tell = tell if process.first else _silent
         transformers_logging.set_verbosity_error()
         # From here on the processes can exchange something.
-        arguments = self._arguments()
+        arguments = training_arguments(options, process, self.optimizer)
         begun = process.from_first(lambda: self._begin(resume, say))
         checkpoint = None if begun["checkpoint"] is None else Path(begun["checkpoint"])
         processor = process.from_first(lambda: self._processor(checkpoint, say))
         model = build_network(self.base, options, bf16=process.bf16)
         record = describe(
             datasets=[
-                (r.path, r.tag, r.weight, digest)
-                for r, digest in zip(self.recordings, begun["hashes"], strict=True)
+                {**recording.identity(), "sha256": digest}
+                for recording, digest in zip(self.recordings, begun["hashes"], strict=True)
             ],
             base=options.base,
             base_hash=begun["base hash"],
@@ -144,8 +142,8 @@ class Run:
         trainer = Finetuner(
             model,
             arguments,
-            loader=self._loader(processor, begun["lanes"]),
-            evaluation=self._evaluation(processor),
+            loader=self.loader(processor, begun["lanes"]),
+            evaluation=self.evaluation(processor),
             deployment=deployment,
             keep=options.keep,
             start_step=step,
@@ -207,7 +205,8 @@ class Run:
             return Gr00tProcessor.from_pretrained(checkpoint)
         return prepare_processor(self.options, self.base, self.recordings, say)
 
-    def _loader(self, processor: Gr00tProcessor, lanes: int) -> Callable[[int], DataLoader[Any]]:
+    def loader(self, processor: Gr00tProcessor, lanes: int) -> Callable[[int], DataLoader[Any]]:
+        """Makes this process's training batches, from the one with a given number on."""
         options, process = self.options, self.process
 
         def make(start_batch: int) -> DataLoader[Any]:
@@ -225,7 +224,8 @@ class Run:
 
         return make
 
-    def _evaluation(self, processor: Gr00tProcessor) -> Callable[[], Iterator[Batch]] | None:
+    def evaluation(self, processor: Gr00tProcessor) -> Callable[[], Iterator[Batch]] | None:
+        """Makes its batches to evaluate on, the same each time; None where no episode is held out."""
         options, process = self.options, self.process
         if not options.eval_episodes:
             return None
@@ -244,43 +244,6 @@ class Run:
             return islice(iter(_apart(training_loader(stream))), options.eval_batches)
 
         return batches
-
-    def _arguments(self) -> TrainingArguments:
-        options, process = self.options, self.process
-        arguments = TrainingArguments(
-            output_dir=str(options.output),
-            max_steps=options.total_steps,
-            per_device_train_batch_size=options.micro_batch(process.count),
-            gradient_accumulation_steps=options.accumulate,
-            learning_rate=options.learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=options.warmup_steps,
-            weight_decay=options.weight_decay,
-            max_grad_norm=options.clip,
-            optim=self.optimizer,
-            seed=options.seed,
-            use_cpu=process.device_type == "cpu",
-            ddp_backend="gloo" if process.device_type == "cpu" and process.count > 1 else None,
-            # Every trained parameter takes part in every loss: see network.configure.
-            ddp_find_unused_parameters=False,
-            deepspeed=deepspeed_config(options.deepspeed),
-            save_strategy="steps",
-            save_steps=options.saving_interval,
-            eval_strategy="steps" if options.eval_episodes else "no",
-            eval_steps=options.evaluation_interval,
-            logging_steps=options.log_every,
-            logging_first_step=True,
-            logging_nan_inf_filter=False,
-            report_to=list(options.report_to) or "none",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            # Batches are taken up again by their number.
-            ignore_data_skip=True,
-        )
-        # Several GPUs are for several processes; one process with all of them would be DataParallel.
-        if process.count == 1 and arguments.n_gpu > 1:
-            arguments._n_gpu = 1
-        return arguments
 
 
 def _apart(loader: DataLoader[Any]) -> DataLoader[Any]:
@@ -312,11 +275,3 @@ def _outcome(trainer: Finetuner, total: int) -> Outcome:
 
 def _silent(_: str) -> None:
     """Of several processes one talks."""
-
-
-def say_on_stderr(line: str) -> None:
-    """``tell`` for commands: stdout is left for the result."""
-    print(line, file=sys.stderr, flush=True)
-
-
-__all__ = ["Gr00tError", "Outcome", "Run", "say_on_stderr"]

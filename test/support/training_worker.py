@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of which each process computes its rows of one fixed batch, so that any number of them computes the same.
+"""Runs in which each process computes its rows of one fixed batch: any number of them computes the same.
 
     training_worker.py FOLDER OPTIONS...
 
@@ -92,7 +92,7 @@ class SharedRun(Run):
 
     counted = 0.0  # real action values in this process's share of a batch
 
-    def _loader(self, processor: Any, lanes: int) -> Callable[[int], Any]:
+    def loader(self, processor: Any, lanes: int) -> Callable[[int], Any]:
         micro = self.options.micro_batch(self.process.count)
         sources = [recording.training for recording in self.recordings]
         stream = SampleStream(sources, processor, seed=0, batch_size=micro, train=False, lanes=1)
@@ -101,8 +101,8 @@ class SharedRun(Run):
         SharedRun.counted = float(mine["action_mask"].sum())
         return lambda start: Endless(mine)
 
-    def _evaluation(self, processor: Any) -> Callable[[], Iterator[dict[str, Any]]]:
-        loader = self._loader(processor, 1)
+    def evaluation(self, processor: Any) -> Callable[[], Iterator[dict[str, Any]]]:
+        loader = self.loader(processor, 1)
         return lambda: islice(iter(loader(0)), 2)
 
 

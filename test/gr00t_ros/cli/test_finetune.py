@@ -68,6 +68,7 @@ def test_where_it_comes_from_is_written_down(finished: Path) -> None:
     found = read_json(finished / "provenance.json")
     (dataset,) = found["datasets"]
     assert dataset["path"] == str(recording().resolve())
+    assert dataset["held_out_episodes"] == [1]
     assert len(dataset["sha256"]) == len(found["base"]["sha256"]) == 64
     assert found["command"][:2] == ["finetune", "--dataset"]
     assert found["options"]["seed"] == 0
@@ -109,7 +110,10 @@ def test_the_plan_is_told_and_nothing_is_done(tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--dataset", "/no/such/set"], "/no/such/set does not exist; expected the folder of a LeRobot dataset"),
+        (
+            ["--dataset", "/no/such/set"],
+            "/no/such/set does not exist; expected the folder of a LeRobot dataset",
+        ),
         (["--base", "/no/such/base"], "checkpoint /no/such/base: there is no such directory"),
         (["--robot", "so999"], "robot 'so999' is neither a YAML file nor one of the shipped robots"),
         (["--optimizer", "adamw_8bit"], "--optimizer adamw_8bit: its kernels run on NVIDIA GPUs only"),
@@ -132,7 +136,9 @@ def test_mistakes_are_one_line(
 def test_a_folder_with_another_run_is_left_alone(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     assert main(arguments(finished)) == 1
-    assert "holds another run already; --resume goes on with it; choose another folder" in capfd.readouterr().err
+    assert (
+        "holds another run already; --resume goes on with it; choose another folder" in capfd.readouterr().err
+    )
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
 
 
@@ -181,13 +187,18 @@ class Child:
 
 def test_ctrl_c_keeps_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     output = tmp_path / "run"
-    child = Child(tmp_path / "log", arguments(output, "--save-every", "1", "--workers", "1", "--keep", "1", steps=1000))
+    child = Child(
+        tmp_path / "log", arguments(output, "--save-every", "1", "--workers", "1", "--keep", "1", steps=1000)
+    )
     child.wait_for(lambda: saving.checkpoint_steps(output))
     child.send(signal.SIGINT)
     assert child.end() == 130, child.log
     step = saving.checkpoint_steps(output)[-1]
     where = output / f"checkpoint-{step}"
-    assert f"finetune: interrupted at step {step}; {where} is kept, and the same command with --resume" in child.log
+    assert (
+        f"finetune: interrupted at step {step}; {where} is kept, and the same command with --resume"
+        in child.log
+    )
     assert saving.damage(where) == ""
 
 
@@ -198,7 +209,9 @@ def test_ended_before_the_first_step(tmp_path: Path) -> None:
     child.wait_for((output / "run.json").exists)
     child.send(signal.SIGTERM)
     assert child.end() == 130, child.log
-    assert re.search(r"finetune: interrupted.*(with --resume goes on|the same command begins anew)", child.log)
+    assert re.search(
+        r"finetune: interrupted.*(with --resume goes on|the same command begins anew)", child.log
+    )
 
 
 def test_killed_while_it_saves(tmp_path: Path, finished: Path) -> None:

@@ -70,19 +70,32 @@ def pose_robot(rotation: str) -> RobotConfig:
     def change(robot: dict[str, Any]) -> None:
         robot["state"]["keys"].append("hand")
         robot["state"]["hand"] = {
-            "topic": "/hand_pose", "type": "pose", "rotation": rotation, "frame_id": "base", "max_age": 0.1,
+            "topic": "/hand_pose",
+            "type": "pose",
+            "rotation": rotation,
+            "frame_id": "base",
+            "max_age": 0.1,
         }
         robot["action"] = {
             "keys": ["hand"],
             "hand": {
-                "representation": "ee_pose", "interface": "pose_stamped", "topic": "/hand_command",
-                "rotation": rotation, "frame_id": "base", "child_frame": "hand", "measured_topic": "/hand_pose",
+                "representation": "ee_pose",
+                "interface": "pose_stamped",
+                "topic": "/hand_command",
+                "rotation": rotation,
+                "frame_id": "base",
+                "child_frame": "hand",
+                "measured_topic": "/hand_pose",
             },
         }
         robot["limits"] = {
             "hand": {
-                "min": [-1, -1, 0], "max": [1, 1, 1], "linear_velocity": 0.2, "linear_acceleration": 1.0,
-                "angular_velocity": 1.0, "angular_acceleration": 4.0,
+                "min": [-1, -1, 0],
+                "max": [1, 1, 1],
+                "linear_velocity": 0.2,
+                "linear_acceleration": 1.0,
+                "angular_velocity": 1.0,
+                "angular_acceleration": 4.0,
             }
         }
 

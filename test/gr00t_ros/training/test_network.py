@@ -63,15 +63,20 @@ def test_from_scratch_trains_all_that_takes_part_in_the_loss() -> None:
     assert all(".head." in name or "lm_head" in name for name in without)
 
 
-def test_flags_and_the_state_s_regularisers() -> None:
-    assert not any("action_head.model." in name for name in trained(configured(tune={"tune_diffusion_model": False})))
+def test_flags_and_regularisers() -> None:
+    assert not any(
+        "action_head.model." in name for name in trained(configured(tune={"tune_diffusion_model": False}))
+    )
     model = configured(state_dropout=0.25, state_noise=0.1)
     assert model.config.state_dropout_prob == 0.25
     assert model.config.state_additive_noise_scale == 0.1
     assert model.action_head.mask_token.requires_grad
     assert Gr00tN1d6.on_meta(model.config).shapes() == model.shapes()
-    configure(model, options(state_dropout=0.0))
+    configure(model, options(state_dropout=0.0, dropout=0.125))
     assert not hasattr(model.action_head, "mask_token")
+    assert model.config.dit.dropout == 0.125
+    found = {m.p for m in model.action_head.model.modules() if isinstance(m, torch.nn.Dropout)}
+    assert found == {0.125}
 
 
 def test_types_of_mixed_precision() -> None:
@@ -100,7 +105,9 @@ def test_a_frozen_transformer_in_bfloat16_gives_the_very_same_loss(lora: tuple[s
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize(("parts", "layers"), [(("backbone",), 3 * 7), (("dit",), 4 * 6), (("backbone", "dit"), 45)])
+@pytest.mark.parametrize(
+    ("parts", "layers"), [(("backbone",), 3 * 7), (("dit",), 4 * 6), (("backbone", "dit"), 45)]
+)
 def test_adapters_start_as_no_change_and_are_what_is_trained(parts: tuple[str, ...], layers: int) -> None:
     plain, model = configured(), configured(lora=LoraOptions(parts=parts, rank=4))
     assert adapted(model) == layers

@@ -83,7 +83,9 @@ def test_an_unfinished_checkpoint_is_none(tmp_path: Path) -> None:
     (tmp_path / saving.PARTIAL / "model.safetensors").touch()
     write(tmp_path / "other", 1).rename(tmp_path / ".checkpoint-1.old")
     assert saving.checkpoint_steps(tmp_path) == []
-    with pytest.raises(TrainingError, match="holds no whole checkpoint to go on from; start without --resume"):
+    with pytest.raises(
+        TrainingError, match="holds no whole checkpoint to go on from; start without --resume"
+    ):
         saving.find_checkpoint(tmp_path, "")
     saving.clear(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "run.json"]
@@ -130,7 +132,8 @@ def test_the_disk_must_hold_what_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=25_000_000_000))
     saving.check_space(tmp_path / "not/there/yet", 8_000_000_000, 2)
     with pytest.raises(
-        TrainingError, match=r"2 checkpoints and one in passing take 27.0 GB \(9.0 GB each\), 25.0 GB are free"
+        TrainingError,
+        match=r"2 checkpoints and one in passing take 27.0 GB \(9.0 GB each\), 25.0 GB are free",
     ):
         saving.check_space(tmp_path, 9_000_000_000, 2)
     saving.check_space(tmp_path, 9_000_000_000, 2, present=2)

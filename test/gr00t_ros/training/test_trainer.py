@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,14 +15,15 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState
 
-from gr00t_model import Gr00tPolicy
+from gr00t_model import Gr00tPolicy, Gr00tProcessor
 from gr00t_model.checkpoint import check_files, load_model
-from gr00t_ros.training import running
+from gr00t_ros.robot import RobotConfig
+from gr00t_ros.training import callbacks, running
 from gr00t_ros.training.callbacks import ProgressLine
 from gr00t_ros.training.options import LoraOptions, Options, TrainingError
 from gr00t_ros.training.running import Run
-from gr00t_ros.training.trainer import Finetuner
-from support_training import base, options, run, trained
+from gr00t_ros.training.trainer import Finetuner, Interruption
+from support_training import base, options, recording, run, trained
 
 torch.set_num_threads(1)
 
@@ -61,12 +63,16 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_never_saved(
         return loss * float("nan") if self.state.global_step == 3 else loss
 
     monkeypatch.setattr(Finetuner, "compute_loss", broken)
-    with pytest.raises(TrainingError, match=r"the loss is nan near step 4; begin a new run with a lower --learn"):
+    with pytest.raises(
+        TrainingError, match=r"the loss is nan near step 4; begin a new run with a lower --learn"
+    ):
         run(chosen)
     assert [path.name for path in chosen.output.glob("checkpoint-*")] == ["checkpoint-2"]
 
 
-def test_a_run_that_is_asked_to_stop_keeps_its_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_asked_to_stop_keeps_its_last_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen = options(tmp_path / "run", steps=50, save_every=50)
     take = Finetuner.get_batch_samples
 
@@ -102,7 +108,9 @@ def test_parts_of_a_batch_add_up_to_it(tmp_path: Path) -> None:
     same samples is compared."""
     found = []
     for parts in (1, 4):
-        chosen = options(tmp_path / f"{parts}", base=str(base(dropout=0.0)), steps=1, save_every=1, accumulate=parts)
+        chosen = options(
+            tmp_path / f"{parts}", base=str(base(dropout=0.0)), steps=1, save_every=1, accumulate=parts
+        )
         run_of = _SameSamples.prepare(chosen)
         outcome = run_of.execute(tell=lambda _: None)
         found.append((outcome.losses[1], trained(chosen.output / "checkpoint-1")))
@@ -112,9 +120,9 @@ def test_parts_of_a_batch_add_up_to_it(tmp_path: Path) -> None:
 class _SameSamples(Run):
     """The first four samples, however many are taken at a time."""
 
-    def _loader(self, processor: Any, lanes: int) -> Any:
+    def loader(self, processor: Any, lanes: int) -> Any:
         whole = replace(self, options=replace(self.options, accumulate=1))
-        batch = next(iter(Run._loader(whole, processor, 1)(0)))
+        batch = next(iter(Run.loader(whole, processor, 1)(0)))
         size = self.options.micro_batch(1)
         names = ("input_ids", "attention_mask", "state", "action", "action_mask", "embodiment_id")
         parts = [
@@ -173,7 +181,10 @@ def test_progress_on_a_terminal() -> None:
     ("changes", "message"),
     [
         ({"optimizer": "adamw_8bit"}, "its kernels run on NVIDIA GPUs only"),
-        ({"batch_size": 6, "accumulate": 4}, "a batch of 6 cannot be shared evenly among 1 processes with 4 parts"),
+        (
+            {"batch_size": 6, "accumulate": 4},
+            "a batch of 6 cannot be shared evenly among 1 processes with 4 parts",
+        ),
         ({"deepspeed": "nowhere.json"}, "--deepspeed nowhere.json: "),
         ({"report_to": ("paper",)}, "expected tensorboard, wandb or none"),
     ],
@@ -207,7 +218,9 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10_000_000))
-    with pytest.raises(TrainingError, match=r"checkpoints and one in passing take 0\.1 GB .* 0\.0 GB are free"):
+    with pytest.raises(
+        TrainingError, match=r"checkpoints and one in passing take 0\.1 GB .* 0\.0 GB are free"
+    ):
         run(options(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
@@ -235,3 +248,49 @@ def test_lengths_of_a_run() -> None:
     anew = Options(datasets=("d",), base="tiny", output=Path("o"), from_scratch=True)
     assert (anew.total_steps, anew.warmup_steps) == (30_000, 1500)
     assert fine.micro_batch(4) == 16
+
+
+def test_signals_at_once_are_one_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the terminal and of torchrun; a later one is from somebody who has lost patience."""
+    now = [100.0]
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    interruption = Interruption()
+    before = signal.getsignal(signal.SIGTERM)
+    with callbacks.stoppable(interruption):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert interruption.asked
+        now[0] += callbacks.ONE_WISH_S + 1.0
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_from_scratch_on_two_embodiments(tmp_path: Path) -> None:
+    """Everything is trained, and each embodiment its own weights."""
+    chosen = options(
+        tmp_path / "run",
+        datasets=(f"{recording()}:left_robot", f"{recording()}:right_robot:3"),
+        from_scratch=True,
+        steps=2,
+        save_every=2,
+        learning_rate=1e-2,
+        state_dropout=0.2,
+        state_noise=0.1,
+    )
+    run(chosen)
+    processor = Gr00tProcessor.from_pretrained(chosen.output)
+    numbers = {tag: processor.embodiment_id(tag) for tag in ("left_robot", "right_robot")}
+    model = load_model(chosen.output)
+    assert model.config.state_dropout_prob == 0.2
+    biases = model.action_head.action_decoder.layer2.b
+    assert all(bool(biases[number].any()) for number in numbers.values())
+    assert not biases[5].any()
+    assert sorted(path.name for path in chosen.output.glob("robot*.yaml")) == [
+        "robot_left_robot.yaml",
+        "robot_right_robot.yaml",
+    ]
+    for tag in numbers:
+        assert RobotConfig.from_file(chosen.output / f"robot_{tag}.yaml").embodiment_tag == tag
+    vision = "backbone.model.mlp1.1.weight"
+    assert not torch.equal(model.state_dict()[vision], load_model(base()).state_dict()[vision])

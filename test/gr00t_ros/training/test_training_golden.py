@@ -5,7 +5,7 @@ loss; in float32, and under the rules of mixed precision."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,8 @@ def distances(found: Mapping[str, Tensor], golden: Golden) -> dict[str, float]:
 def test_loss_and_gradients(tmp_path: Path, parts: int) -> None:
     """Also when the batch is worked off in two parts, whose masks have different numbers of ones."""
     golden = full()
+    counts = golden.inputs["action_mask"].sum(dim=(1, 2))
+    assert counts[0] != counts[1]
     trainer = GoldenTrainer(network(golden), golden, tmp_path, collated(golden, parts))
     trainer.train()
     assert trainer.loss == pytest.approx(float(golden.outputs["train.loss"]), abs=TOLERANCE)
@@ -192,7 +194,9 @@ def test_from_the_transformer_to_the_loss_and_back(source: Callable[[], Golden],
     assert set(trainer.gradients) == decoder
     for name in decoder:
         expected = golden.gradients[name]
-        assert worst(trainer.gradients[name][golden.rows(name)], expected) < 1e-3 * float(expected.abs().max())
+        assert worst(trainer.gradients[name][golden.rows(name)], expected) < 1e-3 * float(
+            expected.abs().max()
+        )
 
 
 def _replay_front(model: Gr00tN1d6, golden: Golden) -> None:
@@ -203,15 +207,16 @@ def _replay_front(model: Gr00tN1d6, golden: Golden) -> None:
             return outputs["train.dit.model_output"]
 
     def features(prepared: Mapping[str, Any]) -> Features:
-        return Features(outputs["backbone_features"], outputs["image_mask"], outputs["backbone_attention_mask"])
+        return Features(
+            outputs["backbone_features"], outputs["image_mask"], outputs["backbone_attention_mask"]
+        )
 
     model.action_head.model = Recorded()
     model._features = features  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True)
-def _skip_image_checks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _skip_image_checks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where images and ids take no part they are not looked at either."""
     if "source" in request.fixturenames:
         monkeypatch.setattr("gr00t_model.network.inputs.prepare", lambda inputs, model, training: inputs)
-    yield

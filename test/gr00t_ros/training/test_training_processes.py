@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 import torch
-import training_worker
 from torch import Tensor
 
+import training_worker
 from support_training import base, recording, trained
 
 torch.set_num_threads(1)
@@ -40,10 +40,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         runs.append({"name": "two_bf16", "precision": "bf16", **given})
         runs.append({"name": "zero", "precision": "bf16", "deepspeed": "zero2", **given})
     search = [str(WORKER.parent), *filter(None, sys.path)]
+    # On a port of its own choice.
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     done = subprocess.run(
-        # On a port of its own choice.
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        + [str(WORKER), str(folder), *map(json.dumps, runs)],
+        [sys.executable, "-m", *torchrun, str(WORKER), str(folder), *map(json.dumps, runs)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(search), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
