@@ -29,6 +29,13 @@ def arguments(output: Path, **parameters: Any) -> list[str]:
     return line
 
 
+def delivered(publisher: Any) -> None:
+    """Returns when every reliable subscriber has what was published."""
+    from rclpy.duration import Duration
+
+    assert publisher.wait_for_all_acked(Duration(seconds=30)), publisher.topic_name
+
+
 class KnownRobot:
     """Cameras, joints and commands until ``close``; ``sent`` holds what was published, by topic."""
 

@@ -22,7 +22,17 @@ from gr00t_ros.msg import EpisodeEvent
 from gr00t_ros.nodes.recorder_parameters import PARAMETERS
 from gr00t_ros.recording.audit import BAD, GOOD
 from support_processes import REPO, ProcessStarter
-from support_recorder import EVENTS, INSTRUCTION, MODULE, NAME, KnownRobot, Recorder, arguments, recorder
+from support_recorder import (
+    EVENTS,
+    INSTRUCTION,
+    MODULE,
+    NAME,
+    KnownRobot,
+    Recorder,
+    arguments,
+    delivered,
+    recorder,
+)
 from support_topics import FRONT, JOINTS
 
 pytestmark = pytest.mark.ros
@@ -81,10 +91,12 @@ def test_instruction_and_marks_are_in_the_bag(running: tuple[Recorder, KnownRobo
     # A text of a latched publisher, from before the episode, is what the robot is told.
     publisher = node.graph.publisher(INSTRUCTION, String, LATCHED, subscribers=2)
     publisher.publish(String(data="stack the cubes"))
+    delivered(publisher)
     before = len(node.events)
     name = node.start().episode
     robot.more(node.graph, 10)
     publisher.publish(String(data="put them back"))
+    delivered(publisher)
     assert node.label("so far so good").success
     robot.more(node.graph, 10)
     assert node.stop().success

@@ -26,7 +26,7 @@ from gr00t_ros.msg import EpisodeEvent, PolicyStatus
 from gr00t_ros.recording.episode_record import EpisodeRecord
 from gr00t_ros.system import record_programs
 from support_processes import ProcessStarter, RosGraph, claim_domain
-from support_recorder import EVENTS, INSTRUCTION, MODULE, KnownRobot, Recorder, arguments, recorder
+from support_recorder import EVENTS, INSTRUCTION, MODULE, KnownRobot, Recorder, arguments, delivered, recorder
 from support_topics import FRONT, JOINTS
 
 pytestmark = pytest.mark.ros
@@ -80,7 +80,7 @@ def test_all_topics_in_simulated_time_until_it_is_killed(
             late = graph.node.create_publisher(PolicyStatus, "/late", 10)
             graph.wait_until(late.get_subscription_count, "the recorder to find a new topic")
             late.publish(PolicyStatus(state=2, reason="reliable"))
-            graph.wait_until(lambda: late.wait_for_all_acked(), "the message to arrive")
+            delivered(late)
             later = graph.node.create_publisher(PolicyStatus, "/late", qos_profile_sensor_data)
             graph.wait_until(later.get_subscription_count, "the recorder to ask for less")
             for _ in range(5):  # each of which may be lost
