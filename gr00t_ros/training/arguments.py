@@ -8,6 +8,9 @@ from transformers import TrainingArguments
 from gr00t_ros.training.options import Options
 from gr00t_ros.training.processes import Process, deepspeed_config
 
+# Seconds that processes wait for each other before they give up.
+_LONGEST_WAIT_S = 4 * 3600
+
 
 def training_arguments(
     options: Options, process: Process, optimizer: str, *, saving: bool = True
@@ -30,6 +33,8 @@ def training_arguments(
         seed=options.seed,
         use_cpu=process.device_type == "cpu",
         ddp_backend="gloo" if process.device_type == "cpu" and process.count > 1 else None,
+        # The first process measures a large dataset's statistics while the others wait.
+        ddp_timeout=_LONGEST_WAIT_S,
         # Every trained parameter takes part in every loss: see network.configure.
         ddp_find_unused_parameters=False,
         deepspeed=deepspeed_config(options.deepspeed),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import nn
 
 from gr00t_model import Gr00tN1d6, Gr00tN1d6Config, Gr00tProcessor
 from gr00t_model.checkpoint import NOT_FOR_ACTIONS, load_model, read_config, resolve
-from gr00t_model.network.initial import initial_value
+from gr00t_model.network.initial import initial_value, is_embodiment
 from gr00t_model.processing.processor import STATISTICS_FILE
 from gr00t_model.processing.tokenizer import QwenTokenizer, load_tokenizer
 from gr00t_ros.training.lora import FROZEN_BY, add_adapters
@@ -83,11 +83,11 @@ def open_base(name: str) -> Base:
     return Base(name, read_config(directory), directory, processor, statistics)
 
 
-def build_network(base: Base, options: Options, *, bf16: bool) -> Gr00tN1d6:
+def build_network(base: Base, options: Options, *, bf16: bool, embodiments: Sequence[int] = ()) -> Gr00tN1d6:
     """The network with its starting weights on the CPU, ready to be trained: frozen, adapted and cast.
 
     A preset has random weights of the seed. With ``from_scratch`` a checkpoint gives only its vision and
-    language, and the action head starts anew.
+    language, and the action head starts anew. ``embodiments`` are the numbers of those that are trained.
 
     Raises:
         CheckpointError: the base's weights are missing or damaged.
@@ -96,10 +96,12 @@ def build_network(base: Base, options: Options, *, bf16: bool) -> Gr00tN1d6:
     if base.directory is None:
         torch.manual_seed(options.seed)
         model = Gr00tN1d6(copy.deepcopy(base.config))
+        _enliven(model.action_head, options.seed, embodiments)
     else:
         model = load_model(base.directory)
         if options.from_scratch:
             _start_anew(model.action_head, options.seed)
+            _enliven(model.action_head, options.seed, embodiments)
     configure(model, options)
     cast(model, bf16=bf16)
     if options.gradient_checkpointing:
@@ -190,3 +192,18 @@ def _start_anew(head: nn.Module, seed: int) -> None:
     with torch.no_grad():
         for name, parameter in head.named_parameters():
             parameter.copy_(initial_value(f"action_head.{name}", parameter.shape, seed))
+
+
+def _enliven(head: nn.Module, seed: int, embodiments: Sequence[int]) -> None:
+    """Give the embodiments that are trained from random weights a start at which signals keep their size.
+
+    The reference starts these layers at 0.02 * normal, for a trained transformer behind them. A random one
+    drowns so faint a state and so faint an action: a tiny network then takes about ten times as many steps
+    to the same loss. The others stay as they are, by which they are known as untrained.
+    """
+    with torch.no_grad():
+        for name, parameter in head.named_parameters():
+            full = f"action_head.{name}"
+            if is_embodiment(full):
+                lively = initial_value(full, parameter.shape, seed, exercised=True)
+                parameter[list(embodiments)] = lively[list(embodiments)].to(parameter.dtype)

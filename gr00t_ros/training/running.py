@@ -8,6 +8,7 @@ data, then the weights, and only then the first step.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
@@ -16,9 +17,11 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
+from transformers import TrainerState
 from transformers.utils import logging as transformers_logging
 
-from gr00t_model import Gr00tProcessor
+from gr00t_model import Gr00tN1d6, Gr00tProcessor
+from gr00t_model.checkpoint import out_of_memory
 from gr00t_ros.training import memory, saving
 from gr00t_ros.training.arguments import training_arguments
 from gr00t_ros.training.callbacks import ProgressLine, StopWhenAsked, stoppable
@@ -45,6 +48,33 @@ class Outcome:
     finished: bool
     losses: dict[int, float]
     eval_losses: dict[int, float]
+
+    @classmethod
+    def of(cls, state: TrainerState, total: int) -> Outcome:
+        """What the trainer knows of it."""
+        history = state.log_history
+        return cls(
+            step=state.global_step,
+            finished=state.global_step >= total,
+            losses={int(entry["step"]): float(entry["loss"]) for entry in history if "loss" in entry},
+            eval_losses={int(e["step"]): float(e["eval_loss"]) for e in history if "eval_loss" in e},
+        )
+
+    @classmethod
+    def read(cls, checkpoint: Path, total: int) -> Outcome:
+        """As a checkpoint tells it."""
+        return cls.of(TrainerState.load_from_json(str(checkpoint / saving.STATE_FILE)), total)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What identifies the run's data, how many lanes its samples come in, and what it goes on from."""
+
+    hashes: tuple[str, ...]
+    base_hash: str
+    lanes: int
+    checkpoint: Path | None = None
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,82 +142,64 @@ class Run:
         # From here on the processes can exchange something.
         arguments = training_arguments(options, process, self.optimizer)
         begun = process.from_first(lambda: self._begin(resume, say))
-        checkpoint = None if begun["checkpoint"] is None else Path(begun["checkpoint"])
-        processor = process.from_first(lambda: self._processor(checkpoint, say))
-        model = build_network(self.base, options, bf16=process.bf16)
-        record = describe(
-            datasets=[
-                {**recording.identity(), "sha256": digest}
-                for recording, digest in zip(self.recordings, begun["hashes"], strict=True)
-            ],
-            base=options.base,
-            base_hash=begun["base hash"],
-            command=command,
-            options=options.deciding(),
-            processes=process.count,
-            device=process.device_type,
-        )
-        deployment = Deployment.of(
-            model,
-            processor,
-            self.recordings,
-            self.base.tokenizer_files,
-            record,
-            getattr(torch, options.deployed_dtype),
-        )
+        if begun.step >= options.total_steps and begun.checkpoint is not None:
+            say(f"all {options.total_steps} steps are done already")
+            return self._finished(Outcome.read(begun.checkpoint, options.total_steps))
+        processor = process.from_first(lambda: self._processor(begun.checkpoint, say))
+        numbers = sorted({processor.embodiment_id(recording.tag) for recording in self.recordings})
+        model = build_network(self.base, options, bf16=process.bf16, embodiments=numbers)
+        deployment = self._deployment(model, processor, begun, command)
         if process.bf16:
             use_autocast(model, process.device_type)
         interruption = Interruption()
-        step = 0 if checkpoint is None else saving.step_of(checkpoint)
         trainer = Finetuner(
             model,
             arguments,
-            loader=self.loader(processor, begun["lanes"]),
+            loader=self.loader(processor, begun.lanes),
             evaluation=self.evaluation(processor),
             deployment=deployment,
             keep=options.keep,
-            start_step=step,
+            start_step=begun.step,
             interruption=interruption,
             callbacks=[ProgressLine(options.batch_size), StopWhenAsked(interruption)],
         )
-        with stoppable(interruption):
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        outcome = _outcome(trainer, options.total_steps)
-        if outcome.finished and process.first:
-            saving.finish(saving.folder(options.output, outcome.step), options.output)
+        with stoppable(interruption), explained(options):
+            trainer.train(resume_from_checkpoint=begun.checkpoint and str(begun.checkpoint))
+        return self._finished(Outcome.of(trainer.state, options.total_steps))
+
+    def _finished(self, outcome: Outcome) -> Outcome:
+        """Puts what is deployed into the run's folder once all steps are done."""
+        if outcome.finished and self.process.first:
+            saving.finish(saving.folder(self.options.output, outcome.step), self.options.output)
         return outcome
 
     # ---- parts -----------------------------------------------------------------------------------
 
-    def _begin(self, resume: str | None, say: Tell) -> dict[str, Any]:
+    def _begin(self, resume: str | None, say: Tell) -> Begun:
         """The run's folder made or found, and what identifies its data. By the first process alone."""
         options, process = self.options, self.process
-        hashes = [dataset_hash(recording.path) for recording in self.recordings]
+        hashes = tuple(dataset_hash(recording.path) for recording in self.recordings)
         base_hash = "" if self.base.directory is None else checkpoint_hash(self.base.directory)
-        deciding = {**options.deciding(), "hashes": hashes, "base hash": base_hash}
-        order = {"lanes": max(1, options.workers), "processes": process.count}
-        checkpoint = None
+        deciding = {**options.deciding(), "hashes": list(hashes), "base hash": base_hash}
+        lanes = max(1, options.workers)
         if resume is None:
             saving.check_space(options.output, self._checkpoint_bytes(), options.keep)
+            order = {"lanes": lanes, "processes": process.count}
             saving.begin(options.output, {"deciding": deciding, "order": order})
-        else:
-            before = saving.go_on(options.output, deciding)
-            if before.get("processes") != process.count:
-                self._other_processes(before.get("processes"), say)
-            order["lanes"] = int(before.get("lanes", order["lanes"]))
-            checkpoint, passed = saving.find_checkpoint(options.output, resume)
-            for problem in passed:
-                say(f"passed over: {problem}")
-            present = len(saving.checkpoint_steps(options.output))
-            saving.check_space(options.output, self._checkpoint_bytes(), options.keep, present)
-            say(f"going on from {checkpoint}")
+            saving.clear(options.output)
+            return Begun(hashes, base_hash, lanes)
+        before = saving.go_on(options.output, deciding)
+        if before.get("processes") != process.count:
+            self._other_processes(before.get("processes"), say)
         saving.clear(options.output)
-        return {
-            "checkpoint": None if checkpoint is None else str(checkpoint),
-            "hashes": hashes,
-            "base hash": base_hash,
-            "lanes": order["lanes"],
-        }
+        checkpoint, passed = saving.find_checkpoint(options.output, resume)
+        for problem in passed:
+            say(f"passed over: {problem}")
+        present = len(saving.checkpoint_steps(options.output))
+        saving.check_space(options.output, self._checkpoint_bytes(), options.keep, present)
+        say(f"going on from {checkpoint}")
+        step = saving.step_of(checkpoint)
+        return Begun(hashes, base_hash, int(before.get("lanes", lanes)), checkpoint, step)
 
     def _other_processes(self, before: Any, say: Tell) -> None:
         if self.options.deepspeed:
@@ -199,6 +211,26 @@ class Run:
             f"the run was begun with {before} processes and goes on with {self.process.count}: from here on "
             "it sees the samples in another order"
         )
+
+    def _deployment(
+        self, model: Gr00tN1d6, processor: Gr00tProcessor, begun: Begun, command: Sequence[str]
+    ) -> Deployment:
+        options, process = self.options, self.process
+        datasets = [
+            {**recording.identity(), "sha256": digest}
+            for recording, digest in zip(self.recordings, begun.hashes, strict=True)
+        ]
+        record = describe(
+            datasets=datasets,
+            base=options.base,
+            base_hash=begun.base_hash,
+            command=command,
+            options=options.deciding(),
+            processes=process.count,
+            device=process.device_type,
+        )
+        dtype = getattr(torch, options.deployed_dtype)
+        return Deployment.of(model, processor, self.recordings, self.base.tokenizer_files, record, dtype)
 
     def _processor(self, checkpoint: Path | None, say: Tell) -> Gr00tProcessor:
         if checkpoint is not None:
@@ -263,14 +295,19 @@ def _check_reports(names: Sequence[str]) -> None:
             )
 
 
-def _outcome(trainer: Finetuner, total: int) -> Outcome:
-    history = trainer.state.log_history
-    return Outcome(
-        step=trainer.state.global_step,
-        finished=trainer.state.global_step >= total,
-        losses={int(entry["step"]): float(entry["loss"]) for entry in history if "loss" in entry},
-        eval_losses={int(e["step"]): float(e["eval_loss"]) for e in history if "eval_loss" in e},
-    )
+@contextmanager
+def explained(options: Options) -> Iterator[None]:
+    """Memory that is not enough, as a sentence with what to do."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"memory is not enough for {options.batch_size // options.accumulate} samples at a time; try "
+            f"--accumulate {2 * options.accumulate}, then --gradient-checkpointing, --optimizer adamw_8bit "
+            "or --lora (docs/how-to/out_of_memory.md; --plan counts what a choice takes)"
+        ) from error
 
 
 def _silent(_: str) -> None:

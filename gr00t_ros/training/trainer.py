@@ -23,6 +23,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, TrainerCallback, TrainerControl
 
 from gr00t_model import Gr00tN1d6
+from gr00t_model.errors import CheckpointError
 from gr00t_model.network.action_head import MASK_EPS
 from gr00t_model.tensor_files import Spec, write_tensors
 from gr00t_ros.training import saving
@@ -232,10 +233,22 @@ class Finetuner(Trainer):
         if self.args.should_save:
             shutil.rmtree(partial, ignore_errors=True)
         self._meet()
-        super()._save_checkpoint(model, trial)
-        self._meet()
+        try:
+            super()._save_checkpoint(model, trial)
+            self._meet()
+            if self.args.should_save:
+                saving.publish(saving.folder(partial, step), saving.folder(self.output, step))
+        except (
+            OSError,
+            RuntimeError,
+            CheckpointError,
+        ) as error:  # torch has no type of its own for a full disk
+            shutil.rmtree(partial, ignore_errors=True)
+            raise TrainingError(
+                f"the checkpoint of step {step} cannot be written to {self.output}: {error}; those before it "
+                "are kept, and --resume goes on from the newest"
+            ) from error
         if self.args.should_save:
-            saving.publish(saving.folder(partial, step), saving.folder(self.output, step))
             shutil.rmtree(partial, ignore_errors=True)
             saving.prune(self.output, self._keep)
         self._meet()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gr00t_model import Gr00tN1d6
-from gr00t_model.checkpoint import load_model, save_model
+from gr00t_model.checkpoint import load_model, save_model, untrained_embodiment
 from gr00t_ros.training.lora import adapted, deployed_value
 from gr00t_ros.training.network import Base, build_network, cast, configure, open_base, use_autocast
 from gr00t_ros.training.options import LoraOptions, Options, TrainingError
@@ -40,6 +40,13 @@ def test_presets_have_random_weights_of_the_seed() -> None:
     assert torch.equal(weights[0][name], weights[1][name])
     assert not torch.equal(weights[0][name], weights[2][name])
     assert open_base("tiny").directory is None
+
+
+def test_random_weights_of_the_embodiments_that_are_trained_are_lively() -> None:
+    """At the reference's 0.02 * normal a random transformer would drown them; the others stay untrained."""
+    model = build_network(Base("small", small_config()), options(), bf16=False, embodiments=[2])
+    assert not untrained_embodiment(model, 2)
+    assert untrained_embodiment(model, 3)
 
 
 def test_a_checkpoint_gives_its_weights_and_from_scratch_all_but_the_head(tmp_path: Path) -> None:

@@ -72,6 +72,17 @@ def test_another_run_is_not_gone_on_with(whole: tuple[Options, Outcome]) -> None
         run(whole[0])
 
 
+def test_a_finished_run_has_nothing_to_go_on_with(whole: tuple[Options, Outcome], tmp_path: Path) -> None:
+    """It is finished once more: the first time may have been killed right before."""
+    again = tmp_path / "again"
+    shutil.copytree(whole[0].output, again)
+    (again / "config.json").unlink()
+    outcome = run(options(again, accumulate=2, eval_episodes=1), resume="")
+    assert outcome == whole[1]
+    assert same(again / "checkpoint-6", whole[0].output / "checkpoint-6")
+    assert (again / "config.json").exists()
+
+
 def test_state_of_the_run_is_what_the_library_knows(whole: tuple[Options, Outcome]) -> None:
     state = read_json(whole[0].output / "checkpoint-3" / "trainer_state.json")
     assert state["global_step"] == 3

@@ -294,3 +294,33 @@ def test_from_scratch_on_two_embodiments(tmp_path: Path) -> None:
         assert RobotConfig.from_file(chosen.output / f"robot_{tag}.yaml").embodiment_tag == tag
     vision = "backbone.model.mlp1.1.weight"
     assert not torch.equal(model.state_dict()[vision], load_model(base()).state_dict()[vision])
+
+
+def test_a_disk_that_fills_up_costs_one_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = options(tmp_path / "run", save_every=2)
+    save = torch.save
+
+    def full(content: Any, path: Any, *more: Any) -> None:
+        if "checkpoint-4" in str(path):
+            raise RuntimeError("PytorchStreamWriter failed writing file data: No space left on device")
+        save(content, path, *more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", full)
+        with pytest.raises(
+            TrainingError, match=r"step 4 cannot be written.*No space left.*those before it are kept"
+        ):
+            run(chosen)
+    assert sorted(path.name for path in chosen.output.iterdir()) == ["checkpoint-2", "run.json"]
+    assert run(chosen, resume="").finished
+
+
+def test_memory_that_is_not_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: Any, **more: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(Finetuner, "compute_loss", full)
+    with pytest.raises(
+        TrainingError, match=r"not enough for 2 samples at a time; try --accumulate 4, then --grad"
+    ):
+        run(options(tmp_path / "run", accumulate=2))
