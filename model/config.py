@@ -126,6 +126,11 @@ class Gr00tN1d6Config(PretrainedConfig):
         return cls._preset(presets.TINY, overrides)
 
     @classmethod
+    def mini(cls, **overrides: Any) -> "Gr00tN1d6Config":
+        """For learning a simple task on a laptop: tiny, with an action head that can; 27 MB in bfloat16."""
+        return cls._preset(presets.MINI, overrides)
+
+    @classmethod
     def small(cls, **overrides: Any) -> "Gr00tN1d6Config":
         """About 100 M parameters in the released network's proportions, for quick measurements."""
         return cls._preset(presets.SMALL, overrides)

@@ -27,7 +27,7 @@ from gr00t_ros.rotations import from_quaternion
 from gr00t_ros.share import robot_file
 from gr00t_ros.units import to_dataset
 
-PRESETS = ("tiny", "small", "seed", "released")
+PRESETS = ("tiny", "mini", "small", "seed", "released")
 # Steps in a chunk: 0.8 s at 20 Hz, long enough to be smooth and short enough to be inferred on a laptop's
 # CPU.
 HORIZON = 16

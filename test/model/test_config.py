@@ -62,13 +62,13 @@ def test_reads_the_reference_fields() -> None:
             assert getattr(config, name) == value
 
 
-@pytest.mark.parametrize("preset", ["released", "seed", "tiny", "small"])
+@pytest.mark.parametrize("preset", ["released", "seed", "tiny", "mini", "small"])
 def test_file_content_comes_back(preset: str) -> None:
     config = getattr(Gr00tN1d6Config, preset)(tune_visual=True)
     content = json.loads(json.dumps(config.to_file()))
     assert content["model_type"] == "Gr00tN1d6"
     assert content["architectures"] == ["Gr00tN1d6"]
-    assert ("eagle_config" in content) == (preset in ("tiny", "small"))
+    assert ("eagle_config" in content) == (preset in ("tiny", "mini", "small"))
     back = Gr00tN1d6Config(**{name: value for name, value in content.items() if name != "model_type"})
     assert back.to_file() == config.to_file()
     assert (back.vision, back.language, back.dit) == (config.vision, config.language, config.dit)
