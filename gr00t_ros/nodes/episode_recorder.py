@@ -208,7 +208,7 @@ class EpisodeRecorder(Node):
         if free < least:
             raise RecordingError(
                 f"{free // MEGABYTE} MB are free on the disk of {self.folder.path}, expected at least "
-                f"{self.parameters['min_free_space']:g} (min_free_space)"
+                f"{self.parameters['min_free_space']:g} MB (min_free_space)"
             )
         self._topics.look()
         self._topics.drain()

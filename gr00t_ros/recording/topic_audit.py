@@ -95,6 +95,7 @@ class TopicWatch:
         self._first_ns = self._last_ns = 0
         self._offsets, self._offset_sum, self._offset_min, self._offset_max = 0, 0, 0, 0
         self._sequence: int | None = None
+        self._numbered = True
 
     def add(self, receive_ns: int, data: bytes, sequence: int | None) -> None:
         """One more message came. ``sequence`` is its publisher's number for it, where there is one
@@ -116,11 +117,19 @@ class TopicWatch:
         else:
             self._gap(time_ns - self._last_ns)
         self._last_arrival, self._last_ns = receive_ns, time_ns
-        if sequence is not None and self._sequence is not None and sequence > self._sequence:
-            self.lost += sequence - self._sequence - 1
-        self._sequence = sequence
+        self._count_lost(sequence)
         self.messages += 1
         self.size += len(data)
+
+    def _count_lost(self, sequence: int | None) -> None:
+        last, self._sequence = self._sequence, sequence
+        if sequence is None or last is None or not self._numbered:
+            return
+        if sequence <= last:
+            # Another publisher, or a new one: what the jumps between their numbers were is not known.
+            self._numbered, self.lost = False, 0
+        else:
+            self.lost += sequence - last - 1
 
     def _take_offset(self, offset_ns: int) -> None:
         if self._offsets == 0:

@@ -60,6 +60,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Recorder
         assert "Traceback" not in node.process.output
 
 
+def set_parameter(node: Recorder, name: str, value: object) -> None:
+    request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+    assert node.graph.call(f"{NAME}/set_parameters", SetParameters, request).results[0].successful
+
+
 def test_an_episode_byte_for_byte(running: tuple[Recorder, KnownRobot]) -> None:
     node, robot = running
     node.graph.wait_until(lambda: robot.count > 100, "the recorder to find the robot")
@@ -123,6 +128,23 @@ def test_instruction_and_marks_are_in_the_bag(running: tuple[Recorder, KnownRobo
     node.graph.node.destroy_publisher(publisher)
 
 
+def test_the_parameter_is_an_instruction_too(running: tuple[Recorder, KnownRobot]) -> None:
+    node, robot = running
+    set_parameter(node, "instruction", "wave")
+    name = node.start().episode
+    robot.more(node.graph, 5)
+    assert node.stop().success
+    assert node.record(name).instruction == "wave"
+    set_parameter(node, "instruction", " ")
+    without = node.start()
+    assert (
+        without.message == f"{without.episode} begins; without an instruction, which label can still give it"
+    )
+    robot.more(node.graph, 5)
+    assert "no instruction" in node.stop().message
+    assert node.record(without.episode).instruction == ""
+
+
 def test_labels_after_the_end(running: tuple[Recorder, KnownRobot]) -> None:
     node, robot = running
     first = node.start("pick").episode
@@ -180,16 +202,11 @@ def test_what_is_refused_changes_nothing(running: tuple[Recorder, KnownRobot]) -
     assert node.stop().success
     assert node.record(name).instruction == "pick"
 
-    def free_space(value: float) -> None:
-        parameter = Parameter("min_free_space", value=value).to_parameter_msg()
-        request = SetParameters.Request(parameters=[parameter])
-        assert node.graph.call(f"{NAME}/set_parameters", SetParameters, request).results[0].successful
-
-    free_space(1e9)
+    set_parameter(node, "min_free_space", 1e9)
     refused = node.start("pick")
     assert not refused.success
     assert "MB are free on the disk of" in refused.message
-    free_space(1.0)
+    set_parameter(node, "min_free_space", 1.0)
 
 
 def test_a_silent_camera_is_told_at_once_and_judged_at_the_end(

@@ -75,8 +75,9 @@ def test_odd_stamps_are_counted() -> None:
 
 def test_messages_that_never_came_are_counted_by_their_numbers() -> None:
     assert watched([1, 2, 3, 4], stop_ms=5, sequence=[1, 2, 5, 6]).lost == 2
-    # A publisher that begins anew, and one whose numbers are not known, lost nothing that is known.
+    # Of a publisher that begins anew, of two of them, and where there are no numbers, nothing is known.
     assert watched([1, 2, 3, 4], stop_ms=5, sequence=[8, 9, 1, 2]).lost == 0
+    assert watched([1, 2, 3, 4], stop_ms=5, sequence=[8, 900, 9, 901]).lost == 0
     assert watched([1, 2, 3, 4], stop_ms=5, sequence=[1, None, 9, 10]).lost == 0
 
 
