@@ -11,6 +11,7 @@ from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gr00t_model.network.eagle import Features
 from gr00t_model.network.timestep import TimestepEncoder
@@ -35,7 +36,7 @@ class AdaptiveNorm(nn.Module):
         return self.norm(x) * (1 + scale[:, None]) + shift[:, None]
 
 
-class DitBlock(nn.Module):
+class DitBlock(GradientCheckpointingLayer):
     """Attention modulated by time, then a feed-forward that is not."""
 
     def __init__(self, sizes: DitSizes, *, context_width: int | None) -> None:
