@@ -20,9 +20,9 @@ from gr00t_ros.robot_types import VideoSource
 MIN_REPEATS = 3
 # Frames over which the rate is taken, and after how many of their periods without one it is 0.
 RATE_FRAMES = 30
+RATE_PATIENCE = 5.0
 # Bytes of a picture that are compared before the rest of it: two rows of a 640x480 one.
 _PEEK = 4096
-RATE_PATIENCE = 5.0
 
 
 class CameraWatch:
