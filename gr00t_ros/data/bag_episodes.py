@@ -19,7 +19,9 @@ from gr00t_ros.data.bags_types import Types
 from gr00t_ros.errors import DatasetError, MessageError
 from gr00t_ros.state_reading import stamp_ns
 
-EVENTS_TOPIC = "/gr00t/episode_recorder/events"
+# The recorder's, below whatever namespace its nodes have.
+EVENTS = "/episode_recorder/events"
+EVENTS_TOPIC = f"/gr00t{EVENTS}"
 EVENT_TYPE = "gr00t_ros/msg/EpisodeEvent"
 RECORD_FILE = "episode.json"
 
@@ -86,14 +88,28 @@ class Marks:
     @classmethod
     def of(cls, bag: Bag) -> Marks:
         """Reads them. Raises DatasetError where they cannot be understood."""
-        if bag.topics.get(EVENTS_TOPIC) != EVENT_TYPE:
-            return cls([])
-        return cls([read_mark(bag.types, stored) for stored in bag.stored([EVENTS_TOPIC])])
+        topic = events_topic(bag)
+        return cls([read_mark(bag.types, stored) for stored in bag.stored([topic])] if topic else [])
 
     def _find(self, name: str) -> int | None:
         """The newest episode of a name; without a name the newest of all."""
         places = [i for i, episode in enumerate(self.episodes) if not name or episode.name == name]
         return places[-1] if places else None
+
+
+def events_topic(bag: Bag) -> str:
+    """The topic of the recorder's marks, whatever its namespace was; empty where the bag has none.
+
+    Raises:
+        DatasetError: it has those of several recorders.
+    """
+    found = [topic for topic, kind in bag.topics.items() if kind == EVENT_TYPE]
+    if len(found) > 1:
+        raise DatasetError(
+            f"{bag.path}: marks of several recorders, on {', '.join(found)}; expected those of one. Record "
+            "each robot by itself"
+        )
+    return found[0] if found else ""
 
 
 def read_mark(types: Types, stored: Stored) -> Mark:
@@ -155,7 +171,7 @@ def chosen_rule(rule: str, marks: Marks, bag: Bag) -> str:
         return MARKS if marks.episodes else INSTRUCTION
     if rule == MARKS and not marks.episodes:
         raise DatasetError(
-            f"{bag.path}: no START on {EVENTS_TOPIC}, which --episodes marks needs; use --episodes "
+            f"{bag.path}: no mark of the recorder, which --episodes marks needs; use --episodes "
             "instruction or bag"
         )
     return rule

@@ -22,7 +22,7 @@ import numpy as np
 from gr00t_ros.data.bag_actions import Action, CommandActions, Commands, future_state, stamped
 from gr00t_ros.data.bag_episodes import (
     AUTO,
-    EVENTS_TOPIC,
+    EVENT_TYPE,
     INSTRUCTION,
     MARKS,
     Episode,
@@ -110,7 +110,7 @@ class BagRows:
         self._cameras = {source.topic for source in robot.video.values()}
         self._by_header = {s.topic for _, s in robot.sources() if s.stamp == HEADER}
         self._commands: Mapping[str, Commands] = self._actions.by_topic if self._actions else {}
-        self._instruction_topic = resolved(robot.instruction.topic)
+        self._instruction_topic = resolved(robot.instruction.topic, bag)
         texts = [task, robot.instruction.default, *(episode.instruction for episode in self._marks.episodes)]
         texts.append(self._recorded.instruction if self._recorded is not None else "")
         told = any(text and text.strip() for text in texts)
@@ -176,7 +176,7 @@ class BagRows:
             commands = self._commands[topic]
             header = header_stamp(stored.data) if stamped(commands.group) else None
             return commands.time_of(header, stored.receive_ns)
-        if topic == EVENTS_TOPIC:
+        if stored.type == EVENT_TYPE:
             return read_mark(self._bag.types, stored).time_ns
         return stored.receive_ns
 
@@ -195,7 +195,7 @@ class BagRows:
 
     def _take(self, event: Timed[Stored]) -> None:
         stored, topic = event.item, event.item.topic
-        if topic == EVENTS_TOPIC:
+        if stored.type == EVENT_TYPE:
             if self.rule == MARKS:
                 self._mark(stored)
             return
@@ -231,6 +231,11 @@ class BagRows:
         self._start, self._frame_ns, self._begin_ns = None, 0, 0
 
     # ---- episodes ------------------------------------------------------------------------------
+
+    @property
+    def discarded(self) -> int:
+        """Episodes that the recorder's marks throw away."""
+        return sum(episode.discarded for episode in self._marks.episodes) if self.rule == MARKS else 0
 
     def _whole(self) -> Episode:
         """The one episode of a bag without marks, or the first of those that instructions make."""

@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
-from gr00t_ros.data.bag_episodes import EVENT_TYPE, EVENTS_TOPIC
+from gr00t_ros.data.bag_episodes import EVENT_TYPE, EVENTS, events_topic
 from gr00t_ros.data.bags import Bag
 from gr00t_ros.errors import DatasetError
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.robot_types import MESSAGE_TYPES
 
-# Where an instruction topic without a leading slash lies: the namespace of the nodes.
+# Where an instruction topic without a leading slash lies: the namespace of the nodes, unless marks in the bag
+# show another one.
 NAMESPACE = "/gr00t"
 
 
-def resolved(topic: str) -> str:
+def resolved(topic: str, bag: Bag) -> str:
     """A topic as it is called in a bag."""
-    return topic if topic.startswith("/") else f"{NAMESPACE}/{topic}"
+    events = events_topic(bag)
+    namespace = events.removesuffix(EVENTS) if events.endswith(EVENTS) else NAMESPACE
+    return topic if topic.startswith("/") else f"{namespace}/{topic}"
 
 
 def needed_topics(bag: Bag, robot: RobotConfig, *, commands: bool, told: bool) -> tuple[str, ...]:
@@ -38,8 +41,8 @@ def needed_topics(bag: Bag, robot: RobotConfig, *, commands: bool, told: bool) -
             f"{bag.path}: no topic {', '.join(missing)}, which the robot {robot.name} needs; the bag has "
             f"{', '.join(have) or 'none'}{hint}"
         )
-    instruction = resolved(robot.instruction.topic)
-    optional = {instruction: MESSAGE_TYPES["string"], EVENTS_TOPIC: EVENT_TYPE}
+    instruction = resolved(robot.instruction.topic, bag)
+    optional = {instruction: MESSAGE_TYPES["string"], events_topic(bag): EVENT_TYPE}
     wanted |= {topic: kind for topic, kind in optional.items() if topic in have}
     for topic, kind in wanted.items():
         if have[topic] != kind:

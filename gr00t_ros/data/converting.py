@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gr00t_ros.data.bag_episodes import AUTO, Episode, bag_name
+from gr00t_ros.data.bag_episodes import AUTO, RECORD_FILE, Episode, bag_name
 from gr00t_ros.data.bag_recovery import find_files
 from gr00t_ros.data.bag_rows import BagRows, Part
 from gr00t_ros.data.bags import Bag
@@ -65,7 +65,9 @@ class Job:
     def key(self) -> dict[str, Any]:
         """What the result is made from; JSON. Raises DatasetError where the bag cannot be found."""
         files = []
-        for path in find_files(self.bag).paths:
+        # What the recorder wrote beside the bag may be corrected by hand or by a label at any time.
+        beside = [path for path in (self.bag / RECORD_FILE,) if path.is_file()]
+        for path in (*find_files(self.bag).paths, *beside):
             status = path.stat()
             files.append([path.name, status.st_size, status.st_mtime_ns])
         robot = hashlib.sha256(self.robot.read_bytes()).hexdigest()
@@ -177,6 +179,7 @@ class _Work:
         self._rows.heartbeat = self._progress
         self._name = bag_name(bag)
         self._made: list[tuple[Path, Part, int]] = []
+        self._unwanted = 0  # episodes that the options leave out
         self._notes: list[str] = []
         self._total = 0
         self._counted: Counter[str] = Counter()
@@ -202,12 +205,12 @@ class _Work:
             raise
 
     def result(self) -> Converted:
-        """What was made. Raises DatasetError when that is nothing although something was there."""
+        """What was made. Raises DatasetError when that is nothing although something was there and wanted."""
         if self._options.gaps == LEAVE_OUT:
             self._leave_out_broken()
         notes = [*([self._bag.recovered] if self._bag.recovered else []), *self._rows.notes, *self._notes]
         rows = self._rows
-        if not self._made:
+        if not self._made and not self._unwanted and not rows.discarded:
             raise DatasetError(f"{self._bag.path}: no episode could be made; {self._reasons(notes)}")
         return Converted(
             self._name,
@@ -224,6 +227,7 @@ class _Work:
         self._part = part
         self._writer = None
         if part.episode.label and part.episode.label in self._options.leave_out:
+            self._unwanted += 1
             self._notes.append(f"{_shown(part)} is labelled {part.episode.label} and left out")
             return
         folder = self._job.folder / f"episode_{len(self._made):06d}"
@@ -238,6 +242,7 @@ class _Work:
         if count < max(1, round(self._options.min_seconds * self._options.fps)):
             writer.abort()
             self._total -= count
+            self._unwanted += count > 0
             seconds = count / self._options.fps
             self._notes.append(
                 f"{_shown(part)} has {count} rows ({seconds:.2f} s) and is left out: shorter than "
@@ -267,6 +272,7 @@ class _Work:
         for path, part, count in self._made:
             if parts[id(part.episode)] > 1 or part.part > 0:
                 remove(path)
+                self._unwanted += 1
                 self._notes.append(f"{_shown(part)} is left out: its episode has gaps ({part.because})")
             else:
                 kept.append((path, part, count))

@@ -35,7 +35,7 @@ def copy_video(part: VideoPart, target: Path, frames: int, fps: float) -> None:
     if not part.path.is_file():
         raise DatasetError(f"{part.path}: missing; it should hold {frames} frames")
     try:
-        os.link(part.path, target)
+        os.link(part.path.resolve(), target)  # of a link, what it points to
     except OSError as error:
         if error.errno not in _NO_LINK:
             raise

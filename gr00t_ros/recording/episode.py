@@ -31,6 +31,10 @@ class Mark:
     data: bytes
 
 
+# Messages wait for this long at most, in the middleware and in the thread that takes them.
+EARLY_S = 1.0
+
+
 def cut_short(why: str) -> str:
     """The note about an episode that was not ended by whoever began it."""
     return f"cut short: {why}"
@@ -85,8 +89,9 @@ class Episode:
         self._writer.put(mark.topic, time_ns, mark.data)
 
     def add(self, topic: str, data: bytes, receive_ns: int, sequence: int | None = None) -> None:
-        """A message came. One that came before the episode is left out."""
-        if receive_ns < self.record.start_ns:
+        """A message came. One that came before the episode is left out; later than ``EARLY_S`` into it, such
+        a time only says that the clock was set back."""
+        if receive_ns < self.record.start_ns and time.monotonic() < self._start_s + EARLY_S:
             return
         with self._lock:
             watch = self._watches.get(topic)

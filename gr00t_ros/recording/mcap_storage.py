@@ -37,10 +37,17 @@ _OPCODE, _LENGTH_AND_OPCODE = 0x05, 9
 
 
 def _compressor() -> Callable[[bytes], bytes]:
-    """zstd from the library that this version of rosbags needs itself."""
-    for name in ("compression.zstd", "backports.zstd", "zstandard"):
+    """zstd with a checksum, which rosbags leaves out, from the library that this version of rosbags needs
+    itself."""
+    for name in ("compression.zstd", "backports.zstd"):
         with contextlib.suppress(ImportError):
-            return partial(importlib.import_module(name).compress, level=LEVEL)
+            zstd = importlib.import_module(name)
+            known = zstd.CompressionParameter
+            options = {known.compression_level: LEVEL, known.checksum_flag: 1}
+            return partial(zstd.compress, options=options)
+    with contextlib.suppress(ImportError):
+        zstandard = importlib.import_module("zstandard")
+        return partial(zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compress)
     raise ImportError("no zstd library is installed, which rosbags needs: reinstall rosbags")
 
 

@@ -133,7 +133,15 @@ class BagMaker:
     def instruction(self, receive: float, text: str) -> None:
         self.put(INSTRUCTION, "std_msgs/msg/String", receive, self.make("std_msgs/msg/String", data=text))
 
-    def event(self, receive: float, kind: str, episode: str, instruction: str = "", label: str = "") -> None:
+    def event(
+        self,
+        receive: float,
+        kind: str,
+        episode: str,
+        instruction: str = "",
+        label: str = "",
+        topic: str = EVENTS_TOPIC,
+    ) -> None:
         number = getattr(self.store.types[EVENT_TYPE], kind)
         message = self.make(
             EVENT_TYPE,
@@ -143,7 +151,7 @@ class BagMaker:
             instruction=instruction,
             label=label,
         )
-        self.put(EVENTS_TOPIC, EVENT_TYPE, receive, message)
+        self.put(topic, EVENT_TYPE, receive, message)
 
     def moment(
         self, at: float, number: int, *, size: tuple[int, int] = SIZE, position: float | None = None

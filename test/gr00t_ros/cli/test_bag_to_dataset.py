@@ -195,7 +195,7 @@ def test_mistakes_are_one_line_and_leave_what_is_converted(
     for arguments, expected in [
         ((tmp_path / "nowhere",), "nowhere does not exist"),
         ((tmp_path / "empty",), "no recording in it"),
-        ((good, "--episodes", "marks"), "no START on /gr00t/episode_recorder/events"),
+        ((good, "--episodes", "marks"), "no mark of the recorder"),
         ((good, "--shard", "1/2"), "share 1 of 2 of 1 bags is empty"),
         ((good, "--task", " "), "--task is empty"),
         ((good, "--size", 4), "video size 4"),

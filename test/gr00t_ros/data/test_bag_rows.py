@@ -455,7 +455,7 @@ def test_marks_split_label_and_discard(tmp_path: Path) -> None:
     assert seconds(parts[0][1][0].t_obs_ns) == pytest.approx(0.55)
     assert seconds(parts[0][1][-1].t_obs_ns) == pytest.approx(1.5)
     assert not reader.drops  # what lies between episodes is not missing
-    with pytest.raises(DatasetError, match="no START on /gr00t/episode_recorder/events"):
+    with pytest.raises(DatasetError, match="no mark of the recorder"):
         read(written(tmp_path, told(BagMaker()).run(0.2), "none"), episodes="marks")
 
 

@@ -59,6 +59,31 @@ def test_a_bag_is_converted_once_and_again_when_anything_changed(tmp_path: Path,
     assert finished(first) is None
 
 
+def test_an_episode_with_an_unwanted_label_is_no_mistake_and_a_label_may_be_corrected(
+    tmp_path: Path, robot: Path
+) -> None:
+    """With a bag for each episode, as the recorder makes them."""
+    work = job(tmp_path, robot)
+    unwanted = replace(work, options=ConvertOptions(20.0, leave_out=("failure",)))
+    record = work.bag / "episode.json"
+    record.write_text('{"episode": "bag", "label": "failure"}')
+    made = convert_bag(unwanted)
+    assert made.episodes == ()
+    assert made.notes == ("bag is labelled failure and left out",)
+    record.write_text('{"episode": "bag", "label": "success"}')
+    assert finished(unwanted) is None
+    assert len(convert_bag(unwanted).episodes) == 1
+
+
+def test_a_bag_whose_episodes_were_all_discarded_is_no_mistake(tmp_path: Path, robot: Path) -> None:
+    """Whatever namespace the recorder had."""
+    maker, topic = told(BagMaker()), "/left/episode_recorder/events"
+    maker.event(0.0, "START", "one", "pick", topic=topic)
+    maker.run(1.0).event(1.1, "DISCARD", "one", topic=topic)
+    work = Job(maker.write(tmp_path / "bag"), robot, tmp_path / "staged", ConvertOptions(20.0))
+    assert convert_bag(work).episodes == ()
+
+
 def test_what_a_killed_run_left_is_removed_first(tmp_path: Path, robot: Path) -> None:
     work = job(tmp_path, robot)
     (work.folder / "episode_000000.partial").mkdir(parents=True)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -130,6 +131,36 @@ def test_the_file_has_zstd_chunks_definitions_and_one_name(tmp_path: Path) -> No
         assert {c.digest for c in reader.connections} == {HASH}
         got = sorted((c.topic, at_ns, data) for c, at_ns, data in reader.messages())
     assert got == sorted(sent)
+
+
+def test_damage_in_what_does_not_compress_is_found(tmp_path: Path) -> None:
+    """Pictures of a real camera are noise: zstd stores them as they are, and only a checksum guards them."""
+    episode, noise = begin(tmp_path), np.random.default_rng(0)
+    sent = [
+        (FRONT, START_NS + (k + 1) * MS, message(START_NS, 40) + noise.bytes(1_200_000)) for k in range(3)
+    ]
+    for topic, at_ns, data in sent:
+        episode.add(topic, data, at_ns)
+    episode.finish(stop_ns(3), "stop")
+    file = tmp_path / "episode_000000" / "episode_000000.mcap"
+    data = bytearray(file.read_bytes())
+    data[600_000:600_064] = bytes(64)
+    file.write_bytes(data)
+    with Bag(file.parent) as bag:
+        got = [m.data for m in bag.messages() if m.topic == FRONT]
+        assert got == [data for _, _, data in sent[1:]]
+        assert "damaged" in bag.recovered
+
+
+def test_a_clock_that_is_set_back_costs_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gr00t_ros.recording.episode.EARLY_S", 0.0)
+    episode = begin(tmp_path)
+    sent = feed(episode, 20)
+    early = (FRONT, START_NS - 10_000 * MS, message(START_NS - 10_000 * MS, 40))
+    episode.add(early[0], early[2], early[1])
+    record = episode.finish(stop_ns(20), "stop")
+    assert in_bag(tmp_path / "episode_000000") == sorted([*sent, early])
+    assert any("backwards" in reason for reason in record.audit["reasons"])
 
 
 def test_missing_topics_make_a_bad_episode(tmp_path: Path) -> None:
