@@ -229,7 +229,7 @@ def test_any_edit_of_a_verdict_is_noticed(tmp_path, data):
     edited = replaced(document, where, value)
     path.write_text(json.dumps(edited))
     if json.dumps(edited, sort_keys=True) != json.dumps(document, sort_keys=True):
-        with pytest.raises(BackendError, match=r"verdict\.json.*benchmark --verify"):
+        with pytest.raises(BackendError, match=r"(?s)verdict\.json.*benchmark --verify"):
             Verdict.read(tmp_path)
 
 
