@@ -95,7 +95,7 @@ class TrajectoryMotion(JointMotion):
             position,
         )
         points, speeds, due = self._brakes.tail(path.values, path.velocities)
-        begin = None if self._last is None else (start, speed)
+        begin = None if self._last is None else (self._filter.inside(self.joints, start), speed)
         command = GroupCommand(self.group, points[1:], speeds[1:], due[1:], begin)
         last = Sent(now_ns, due, points, speeds)
         return Move(last, bool(path.clipped), command, behind=self._approach is not None)
@@ -113,7 +113,10 @@ class TrajectoryMotion(JointMotion):
             self._last = self._braked(self._last, now_ns)
         # Not sooner than half the lookahead: a message that is under way for a while must not be past.
         positions, velocities, due = self._last.ahead(now_ns, self._lookahead_s / 2.0)
-        begin = self._last.at(now_ns)[:2] if now_ns < self._last.end_ns else None
+        begin = None
+        if now_ns < self._last.end_ns:
+            position, velocity, _ = self._last.at(now_ns)
+            begin = (self._filter.inside(self.joints, position), velocity)
         return GroupCommand(self.group, positions, velocities, due, begin)
 
     def _braked(self, last: Sent, now_ns: int) -> Sent:

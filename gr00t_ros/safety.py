@@ -250,6 +250,13 @@ class SafetyFilter:
         )
         return FilteredPath(points, speeds, clipped)
 
+    def inside(self, names: tuple[str, ...], position: Values) -> Values:
+        """A place on a curve between two points [D], for a command to begin at. Where a joint comes to rest
+        at its limit the curve may swing over it by some 1e-4 rad, which no servo resolves; no command says
+        so."""
+        limits = self._limits_of(names)
+        return clip(position, limits.low, limits.high)
+
     def _first(self, names: tuple[str, ...], measured: Values, limits: GroupLimits) -> Values:
         """Where the first command starts. A joint just outside its limits is led back in; one that is further
         out would jump (``MAX_OUTSIDE_S``): somebody has to look."""

@@ -18,7 +18,7 @@ from gr00t_ros.faults import Fault, Reaction
 from gr00t_ros.interpolation import Curve
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.robot_types import FLOAT64_MULTI_ARRAY, JOINT_VELOCITY, ActionGroupConfig, JointLimits
-from support_execution import ARM, LOOKAHEAD_S, ROBOT, Driven, chunk, following, make
+from support_execution import ARM, LOOKAHEAD_S, PERIOD_S, ROBOT, Driven, chunk, following, make
 
 WHEELS = ActionGroupConfig(
     "wheels", JOINT_VELOCITY, ("left", "right"), FLOAT64_MULTI_ARRAY, "/wheels", downstream_timeout=0.5
@@ -241,3 +241,22 @@ def test_the_way_to_the_plan_has_no_jump_of_acceleration() -> None:
     bend = np.diff(path, 2, axis=0) / 1e-6
     assert np.abs(bend).max() > 1.0, "it moves"
     assert np.abs(np.diff(bend, axis=0)).max() < 0.5
+
+
+@pytest.mark.parametrize("seed", [6, 9, 51])
+def test_no_message_says_a_place_beyond_a_position_limit(seed: int) -> None:
+    """Nor does the point that a trajectory begins with, where the curves of plans beyond the limit end."""
+    rng, highest = np.random.default_rng(seed - 1), ROBOT.limits["elbow_flex"].max
+    rig, base = Driven(make()), 0.0
+    begun = 0.0
+    for number in range(120):
+        base = rng.uniform(1.3, 1.9) if number % 7 == 0 else base
+        arm = np.zeros((16, 5))
+        arm[:, 2] = base + rng.normal(0, 0.05, 16).cumsum() * rng.uniform(0, 0.5)
+        rig.offer(arm, sequence=number)
+        for _ in range(int(rng.integers(1, 5))):
+            for command in rig.period(PERIOD_S * rng.uniform(0.8, 1.4)):
+                if command.group.key == "arm":
+                    assert command.positions[:, 2].max() <= highest
+                    begun = max(begun, command.begin[0][2] if command.begin is not None else 0.0)
+    assert highest - 1e-3 < begun <= highest, "it stood at its limit"
