@@ -252,7 +252,7 @@ class Run:
                 start_batch=start_batch,
                 lanes=lanes,
             )
-            return _apart(training_loader(stream, options.workers, pin_memory=process.device_type == "cuda"))
+            return training_loader(stream, options.workers, pin_memory=process.device_type == "cuda")
 
         return make
 
@@ -273,16 +273,9 @@ class Run:
                 train=False,
                 lanes=1,
             )
-            return islice(iter(_apart(training_loader(stream))), options.eval_batches)
+            return islice(iter(training_loader(stream)), options.eval_batches)
 
         return batches
-
-
-def _apart(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """Starting a loader draws a number; from torch's common ones it would shift all that come after, and a
-    run that was gone on with would have other dropout than one that was not."""
-    loader.generator = torch.Generator()
-    return loader
 
 
 def _check_reports(names: Sequence[str]) -> None:
