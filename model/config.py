@@ -131,6 +131,11 @@ class Gr00tN1d6Config(PretrainedConfig):
         return cls._preset(presets.MINI, overrides)
 
     @classmethod
+    def demo(cls, **overrides: Any) -> "Gr00tN1d6Config":
+        """For the simulated arm: learns to see and to read; a vocabulary of its own, 9 MB in bfloat16."""
+        return cls._preset(presets.DEMO, overrides)
+
+    @classmethod
     def small(cls, **overrides: Any) -> "Gr00tN1d6Config":
         """About 100 M parameters in the released network's proportions, for quick measurements."""
         return cls._preset(presets.SMALL, overrides)

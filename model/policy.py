@@ -23,7 +23,6 @@ from gr00t_model.inference.opening import Request, open_engine
 from gr00t_model.noise import chunk_noise
 from gr00t_model.processing import Gr00tProcessor, ModalityConfig
 from gr00t_model.processing.processor import PROCESSOR_FILE
-from gr00t_model.processing.tokenizer import IMAGE_TOKEN_ID
 from gr00t_model.sizes import is_int
 from gr00t_model.tensor_files import CONFIG_FILE
 
@@ -274,9 +273,10 @@ def _check_fit(directory: Path, processor: Gr00tProcessor, tag: str, config: Gr0
     number = processor.embodiment_id(tag)
     if not 0 <= number < config.max_num_embodiments:
         problems.append(f"{tag} has number {number}, the network 0 to {config.max_num_embodiments - 1}")
-    if config.image_token_id != IMAGE_TOKEN_ID:
+    token = processor.image_token_id
+    if config.image_token_id != token:
         problems.append(
-            f"image_token_index is {config.image_token_id} in {CONFIG_FILE}, prompts have {IMAGE_TOKEN_ID}"
+            f"image_token_index is {config.image_token_id} in {CONFIG_FILE}, prompts have {token}"
         )
     if problems:
         raise CheckpointError(

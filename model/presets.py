@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes of ready-made networks, as plain data for `config.py`.
 
-RELEASED_EAGLE are the published sizes of Eagle-Block2A-2B-v2, the vision-language half of GR00T N1.6. TINY
-and SMALL keep its vocabulary and token ids, so that the real tokenizer fits every preset.
+RELEASED_EAGLE are the published sizes of Eagle-Block2A-2B-v2, the vision-language half of GR00T N1.6. TINY,
+MINI and SMALL keep its vocabulary and token ids, so that the real tokenizer fits them; DEMO has that of
+`processing/small_tokenizer.py`.
 """
 
 from typing import Any
 
-# Vocabulary and the id of <IMG_CONTEXT>: facts of the tokenizer, the same in every preset.
+# Vocabulary and the id of <IMG_CONTEXT>: facts of the tokenizers. The small one has 557 tokens.
 VOCAB_SIZE = 151680
 IMAGE_TOKEN_ID = 151669
+SMALL_VOCAB_SIZE = 640
+SMALL_IMAGE_TOKEN_ID = 26
 
 
-def eagle(*, vision: dict[str, int], language: dict[str, int]) -> dict[str, Any]:
+def eagle(
+    *, vision: dict[str, int], language: dict[str, int], image_token_id: int = IMAGE_TOKEN_ID
+) -> dict[str, Any]:
     """A whole eagle_config from the sizes that differ between presets."""
     return {
         "model_type": "eagle_3_vl",
-        "image_token_index": IMAGE_TOKEN_ID,
+        "image_token_index": image_token_id,
         "use_pixel_shuffle": True,
         "downsample_ratio": 0.5,
         "mlp_connector_layers": 2,
@@ -112,6 +117,40 @@ MINI: dict[str, Any] = {
     "hidden_size": 96,
     "input_embedding_dim": 96,
     "diffusion_model_cfg": {**_dit(layers=4, heads=4, head_dim=24, output=96), "dropout": 0.0},
+}
+
+# For the simulated arm: as little of everything as learns to see, to read and to reach on one core.
+# 11 embodiments, so that new_embodiment, number 10, is among them; all parts in 9 MB of bfloat16.
+DEMO: dict[str, Any] = {
+    "eagle_config": eagle(
+        vision={
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+        },
+        language={
+            "hidden_size": 128,
+            "intermediate_size": 256,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "head_dim": 32,
+            "vocab_size": SMALL_VOCAB_SIZE,
+        },
+        image_token_id=SMALL_IMAGE_TOKEN_ID,
+    ),
+    "backbone_embedding_dim": 128,
+    "select_layer": 2,
+    "tune_top_llm_layers": 2,
+    "hidden_size": 128,
+    "input_embedding_dim": 128,
+    "max_state_dim": 32,
+    "max_action_dim": 32,
+    "action_horizon": 16,
+    "max_seq_len": 64,
+    "max_num_embodiments": 11,
+    "diffusion_model_cfg": {**_dit(layers=6, heads=4, head_dim=32, output=128), "dropout": 0.0},
 }
 
 SMALL: dict[str, Any] = {

@@ -199,7 +199,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         "--base",
         required=True,
         metavar="CHECKPOINT",
-        help="directory or hub id to start from; for random weights tiny, mini, small or released, by size",
+        help="directory or hub id to start from; for random weights tiny, mini, demo, small or released",
     )
     add("--output", required=True, type=Path, metavar="DIR", help="folder of the run; must not hold one yet")
     add("--robot", metavar="NAME|YAML", help="default: meta/robot.yaml of each dataset, where there is one")

@@ -24,7 +24,6 @@ from gr00t_model.inference.opening import Request
 from gr00t_model.inference.streamed import StreamedNetwork
 from gr00t_model.inference.verification import MIN_COSINE, Comparison, compare, reference
 from gr00t_model.noise import chunk_noise
-from gr00t_model.processing.tokenizer import IMAGE_TOKEN_ID
 from gr00t_ros.cli.subjects import Subject
 
 # Chunks before the counted ones.
@@ -115,7 +114,7 @@ def measure(policy: MeasuredPolicy, instruction: str, size: tuple[int, int], rep
                 times[name].append(info["timing"][f"{name}_s"])
     totals = [sum(parts) for parts in zip(*times.values(), strict=True)]
     images = tuple((int(image.shape[-2]), int(image.shape[-1])) for image in inputs["pixel_values"])
-    tokens = int((inputs["input_ids"] != IMAGE_TOKEN_ID).sum())
+    tokens = int((inputs["input_ids"] != policy.processor.image_token_id).sum())
     floor, device = _floor(policy, images, tokens, int(inputs["state"].shape[1]))
     return Timings(
         repeats,

@@ -18,7 +18,9 @@ import numpy as np
 from gr00t_model.checkpoint import write_random_checkpoint
 from gr00t_model.config import Gr00tN1d6Config
 from gr00t_model.errors import Gr00tError
+from gr00t_model.presets import SMALL_IMAGE_TOKEN_ID
 from gr00t_model.processing import ActionConfig, Gr00tProcessor, ModalityConfig
+from gr00t_model.processing.small_tokenizer import small_tokenizer
 from gr00t_ros.errors import Gr00tRosError
 from gr00t_ros.group_values import to_checkpoint
 from gr00t_ros.robot import ActionGroupConfig, RobotConfig
@@ -27,7 +29,7 @@ from gr00t_ros.rotations import from_quaternion
 from gr00t_ros.share import robot_file
 from gr00t_ros.units import to_dataset
 
-PRESETS = ("tiny", "mini", "small", "seed", "released")
+PRESETS = ("tiny", "mini", "demo", "small", "seed", "released")
 # Steps in a chunk: 0.8 s at 20 Hz, long enough to be smooth and short enough to be inferred on a laptop's
 # CPU.
 HORIZON = 16
@@ -117,6 +119,8 @@ def write(
     shutil.rmtree(partial, ignore_errors=True)
     write_random_checkpoint(config, partial, seed=seed)
     processor.save_pretrained(partial)
+    if config.image_token_id == SMALL_IMAGE_TOKEN_ID:
+        small_tokenizer().save(partial)
     partial.rename(output)
 
 

@@ -21,13 +21,16 @@ Inputs = dict[str, Any]
 _STACKED = ("state", "action", "action_mask", "embodiment_id")
 
 
-def collate(samples: Sequence[Mapping[str, Any]], *, pixels: PixelType = "float32") -> Inputs:
+def collate(
+    samples: Sequence[Mapping[str, Any]], *, pixels: PixelType = "float32", pad: int = PAD_TOKEN_ID
+) -> Inputs:
     """Encoded samples (any batch size each) to the inputs of ``Gr00tN1d6.forward``.
 
     Prompts are padded on the left to the longest. Embodiments may be mixed; their images may differ in size.
 
     Args:
         pixels: "uint8" leaves ``pixels_to_float`` to the caller, see :func:`to_device`.
+        pad: the tokenizer's token for padding.
 
     Raises:
         DatasetError: samples differ in how many steps of state they have, which no batch can hold.
@@ -42,7 +45,7 @@ def collate(samples: Sequence[Mapping[str, Any]], *, pixels: PixelType = "float3
     if pixels == "float32":
         images = [image if image.is_floating_point() else pixels_to_float(image) for image in images]
     return {
-        "input_ids": torch.cat([_pad(s["input_ids"], longest, PAD_TOKEN_ID) for s in samples]),
+        "input_ids": torch.cat([_pad(s["input_ids"], longest, pad) for s in samples]),
         "attention_mask": torch.cat([_pad(s["attention_mask"], longest, 0) for s in samples]),
         "pixel_values": images,
         **{name: torch.cat([sample[name] for sample in samples]) for name in _STACKED},
@@ -53,10 +56,10 @@ def _pad(ids: torch.Tensor, length: int, value: int) -> torch.Tensor:
     return torch.nn.functional.pad(ids, (length - ids.shape[1], 0), value=value)
 
 
-def pack(samples: Sequence[Mapping[str, Any]]) -> Inputs:
+def pack(samples: Sequence[Mapping[str, Any]], pad: int = PAD_TOKEN_ID) -> Inputs:
     """A batch as workers send it: :func:`collate` with bytes for pixels, images of one size as one tensor
     [n, 3, H, W]."""
-    batch = collate(samples, pixels="uint8")
+    batch = collate(samples, pixels="uint8", pad=pad)
     groups: dict[tuple[int, ...], list[int]] = {}
     for number, image in enumerate(batch["pixel_values"]):
         groups.setdefault(tuple(image.shape), []).append(number)

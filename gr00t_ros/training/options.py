@@ -19,7 +19,7 @@ FINETUNE_STEPS = 10_000
 TRAIN_STEPS = 30_000
 # How many checkpoints a run of the default length leaves behind it, in time: one each tenth.
 SAVES_A_RUN = 10
-PRESETS = ("tiny", "mini", "small", "seed", "released")
+PRESETS = ("tiny", "mini", "demo", "small", "seed", "released")
 OPTIMIZERS = ("adamw", "adamw_8bit")
 PRECISIONS = ("auto", "bf16", "fp32")
 LORA_PARTS = ("backbone", "dit")

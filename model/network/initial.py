@@ -19,6 +19,9 @@ _EMBODIMENT = re.compile(r"action_head\.(state_encoder|action_encoder|action_dec
 _SMALL = re.compile(
     r"(mask_token|probe|embed_tokens\.weight|lm_head\.weight|action_head\.position_embedding\.weight)$"
 )
+# Of these, what a network that is trained from nothing reads words and places from; vision's table of places
+# is with the other weights.
+_TABLE = re.compile(r"(embed_tokens|position_embedding)\.weight$")
 
 
 def stream(seed: int, name: str, device: str = "cpu") -> torch.Generator:
@@ -30,6 +33,11 @@ def stream(seed: int, name: str, device: str = "cpu") -> torch.Generator:
 def is_embodiment(name: str) -> bool:
     """Whether the tensor has one slice per embodiment."""
     return _EMBODIMENT.search(name) is not None
+
+
+def is_table(name: str) -> bool:
+    """Whether the tensor is a table of words or of places."""
+    return _TABLE.search(name) is not None
 
 
 def initial_value(name: str, shape: Sequence[int], seed: int, *, exercised: bool = False) -> Tensor:

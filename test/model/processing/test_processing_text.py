@@ -23,6 +23,7 @@ from gr00t_model.processing.prompt import (
     pad_left,
     prompt_text,
 )
+from gr00t_model.processing.small_tokenizer import byte_names
 from gr00t_model.processing.tokenizer import (
     ADDED_TOKENS,
     FIRST_ADDED_ID,
@@ -51,13 +52,6 @@ def last_merge(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes,
         assert best < rank
         parts[place : place + 2] = [parts[place] + parts[place + 1]]
     return parts[0], parts[1]
-
-
-def byte_names() -> list[str]:
-    """One printable character a byte, as vocabulary files are written: unprintable ones lie above 255."""
-    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    moved = iter(range(256, 512))
-    return [chr(byte if byte in printable else next(moved)) for byte in range(256)]
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +153,8 @@ def test_an_instruction_cannot_smuggle_in_image_tokens() -> None:
 
 class CountingTokenizer:
     """Counts how often it is asked."""
+
+    image_token_id, pad_token_id = IMAGE_TOKEN_ID, PAD_TOKEN_ID
 
     def __init__(self) -> None:
         self.calls = 0
