@@ -74,12 +74,17 @@ def checkpoint_bytes(model: nn.Module, *, deployed_bytes: int, optimizer: str = 
     return (memory.parameters - adapters) * deployed_bytes + memory.trained_weights + memory.optimizer
 
 
-def lines(memory: Memory, *, optimizer: str, processes: int, shared: bool) -> Iterator[str]:
-    """A table for people."""
-    yield (
+def trained_line(memory: Memory) -> str:
+    """How much of the network is trained."""
+    return (
         f"trained: {memory.trained_tensors} tensors, {_count(memory.trained_parameters)} of "
         f"{_count(memory.parameters)} parameters"
     )
+
+
+def lines(memory: Memory, *, optimizer: str, processes: int, shared: bool) -> Iterator[str]:
+    """A table for people."""
+    yield trained_line(memory)
     share = f", 1/{processes} of them" if shared and processes > 1 else ""
     yield f"  {'trained weights':<28}{_gb(memory.trained_weights)}"
     yield f"  {'frozen weights':<28}{_gb(memory.frozen_weights)}"

@@ -21,9 +21,10 @@ from torch import nn
 from gr00t_model import Gr00tN1d6, Gr00tN1d6Config, Gr00tProcessor
 from gr00t_model.checkpoint import NOT_FOR_ACTIONS, load_model, read_config, resolve
 from gr00t_model.network.initial import initial_value, is_embodiment
+from gr00t_model.network.trainable import FLAGS
 from gr00t_model.processing.processor import STATISTICS_FILE
 from gr00t_model.processing.tokenizer import QwenTokenizer, load_tokenizer
-from gr00t_ros.training.lora import FROZEN_BY, add_adapters
+from gr00t_ros.training.lora import FROZEN_BY, adapted, add_adapters
 from gr00t_ros.training.options import PRESETS, Options
 
 # `--from-scratch`: nothing is frozen.
@@ -119,7 +120,11 @@ def outline(base: Base, options: Options, *, bf16: bool) -> Gr00tN1d6:
 
 def configure(model: Gr00tN1d6, options: Options) -> None:
     """Set what is trained and the regularisers, as the base has them and the options change them; adapters
-    come in here as well."""
+    come in here as well.
+
+    The configuration keeps the base's own switches. It is what gets deployed, and a run that starts from it
+    would else train no more than this one: after LoRA next to nothing.
+    """
     if options.state_dropout is not None:
         _set_state_dropout(model, options.state_dropout, options.seed)
     if options.state_noise is not None:
@@ -129,12 +134,37 @@ def configure(model: Gr00tN1d6, options: Options) -> None:
     flags: dict[str, Any] = dict(EVERYTHING) if options.from_scratch else {}
     for part in options.lora.parts:
         flags.update(FROZEN_BY[part])
+    own = {name: getattr(model.config, name) for name in FLAGS}
     model.set_trainable(**{**flags, **options.tune})
+    for name, value in own.items():
+        setattr(model.config, name, value)
     # They take no part in the loss, so they would wait for gradients that never come.
     for name, parameter in model.named_parameters():
         if name.startswith(NOT_FOR_ACTIONS):
             parameter.requires_grad_(False)
     add_adapters(model, options.lora)
+
+
+def trained_parts(model: Gr00tN1d6) -> list[str]:
+    """What is trained, in words: those parts of the network in which something is, adapters apart."""
+    eagle, head = model.backbone.model, model.action_head
+    language = eagle.language_model.model
+    own = [layer for layer in language.layers if _trained(layer)]
+    parts = {
+        "vision tower": _trained(eagle.vision_model),
+        "vision projector": _trained(eagle.mlp1),
+        "embeddings": _trained(language.embed_tokens),
+        f"{len(own)} of {len(language.layers)} language layers": bool(own),
+        "diffusion transformer": _trained(head.model),
+        "its encoders and decoder": _trained(head.action_decoder),
+        "the norm in front of it": _trained(head.vlln),
+        f"adapters of {adapted(model)} layers": bool(adapted(model)),
+    }
+    return [name for name, trained in parts.items() if trained]
+
+
+def _trained(module: nn.Module) -> bool:
+    return any(p.requires_grad for name, p in module.named_parameters() if "lora_" not in name)
 
 
 def cast(model: Gr00tN1d6, *, bf16: bool) -> None:

@@ -27,7 +27,14 @@ from gr00t_ros.training.arguments import training_arguments
 from gr00t_ros.training.callbacks import ProgressLine, StopWhenAsked, stoppable
 from gr00t_ros.training.deploying import Deployment
 from gr00t_ros.training.loader import training_loader
-from gr00t_ros.training.network import Base, build_network, open_base, outline, use_autocast
+from gr00t_ros.training.network import (
+    Base,
+    build_network,
+    open_base,
+    outline,
+    trained_parts,
+    use_autocast,
+)
 from gr00t_ros.training.optimizers import optimizer_name
 from gr00t_ros.training.options import Options, TrainingError
 from gr00t_ros.training.preparing import Recording, find_recordings, prepare_processor
@@ -148,6 +155,7 @@ class Run:
         processor = process.from_first(lambda: self._processor(begun.checkpoint, say))
         numbers = sorted({processor.embodiment_id(recording.tag) for recording in self.recordings})
         model = build_network(self.base, options, bf16=process.bf16, embodiments=numbers)
+        say(f"{memory.trained_line(memory.count(model))} ({', '.join(trained_parts(model))})")
         deployment = self._deployment(model, processor, begun, command)
         if process.bf16:
             use_autocast(model, process.device_type)

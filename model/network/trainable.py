@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gr00t_model.errors import ConfigError
 
@@ -61,6 +62,12 @@ def keep_frozen_in_eval(module: nn.Module) -> None:
     parameters = list(module.parameters())
     if parameters and not any(parameter.requires_grad for parameter in parameters):
         module.eval()
+        # Gradients pass through frozen layers to what is trained in front of them, and transformers
+        # checkpoints a layer only in training mode. These have no dropout of their own, it is in modules
+        # below them.
+        for layer in module.modules():
+            if isinstance(layer, GradientCheckpointingLayer):
+                layer.training = layer.gradient_checkpointing
         return
     for child in module.children():
         keep_frozen_in_eval(child)

@@ -10,8 +10,17 @@ import torch
 
 from gr00t_model import Gr00tN1d6
 from gr00t_model.checkpoint import load_model, save_model, untrained_embodiment
+from gr00t_model.network.trainable import FLAGS
 from gr00t_ros.training.lora import adapted, deployed_value
-from gr00t_ros.training.network import Base, build_network, cast, configure, open_base, use_autocast
+from gr00t_ros.training.network import (
+    Base,
+    build_network,
+    cast,
+    configure,
+    open_base,
+    trained_parts,
+    use_autocast,
+)
 from gr00t_ros.training.options import LoraOptions, Options, TrainingError
 from support_network import small_config, tiny_inputs
 
@@ -129,6 +138,32 @@ def test_adapters_start_as_no_change_and_are_what_is_trained(parts: tuple[str, .
         assert all("lora_" in name for name in names if name.startswith("backbone."))
     if "dit" in parts:
         assert all("lora_" in name for name in names if name.startswith("action_head.model."))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lora": LoraOptions(parts=("backbone", "dit"))},
+        {"from_scratch": True},
+        {"tune": {"tune_diffusion_model": False, "tune_top_llm_layers": 1}},
+    ],
+)
+def test_what_one_run_trains_does_not_decide_what_the_next_one_does(changes: dict[str, object]) -> None:
+    """The configuration is deployed, and is the base of the next run: its switches are the base's."""
+    model = configured(**changes)
+    assert trained(model) != trained(configured())
+    own = small_config()
+    assert {name: getattr(model.config, name) for name in FLAGS} == {n: getattr(own, n) for n in FLAGS}
+
+
+def test_what_is_trained_is_said_in_words() -> None:
+    ordinary = ["1 of 3 language layers", "diffusion transformer", "its encoders and decoder"]
+    assert trained_parts(configured()) == [*ordinary, "the norm in front of it"]
+    adapters = configured(lora=LoraOptions(parts=("backbone", "dit")))
+    assert trained_parts(adapters) == [*ordinary[2:], "the norm in front of it", "adapters of 45 layers"]
+    everything = trained_parts(configured(from_scratch=True))
+    assert everything[:3] == ["vision tower", "vision projector", "embeddings"]
+    assert "3 of 3 language layers" in everything
 
 
 @pytest.mark.parametrize("bf16", [False, True])

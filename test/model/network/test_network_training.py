@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is trained, and with which loss: flags, modes, types, time sampling, dropout and noise."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -135,6 +136,51 @@ def test_gradient_checkpointing_changes_nothing() -> None:
     assert grads[0].keys() == grads[1].keys()
     for name, grad in grads[0].items():
         torch.testing.assert_close(grads[1][name], grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "layers", "stack"),
+    [
+        # The encoders in front of the transformer are trained, and gradients reach them through it.
+        ({"tune_projector": True}, 4, lambda model: model.action_head.model.transformer_blocks),
+        ({"tune_visual": True}, 3, lambda model: model.backbone.model.language_model.model.layers),
+    ],
+)
+def test_gradient_checkpointing_reaches_frozen_layers(
+    flags: dict[str, Any], layers: int, stack: Callable[[Gr00tN1d6], Any]
+) -> None:
+    """Of a frozen layer that gradients pass through nothing is kept but what enters it; and its dropout stays
+    off."""
+    model = model_of(**{**NOTHING, **flags})
+    inputs = tiny_inputs(model.config)
+    noise, time = torch.randn_like(inputs["action"]), torch.tensor([0.7])
+    inside: list[Any] = []
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.extend([tensor] if inside else [])
+        return tensor
+
+    for layer in stack(model):
+        layer.register_forward_pre_hook(lambda *_: inside.append(True))
+        layer.register_forward_hook(lambda *_: inside.clear())
+    saved, losses = [], []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model.train()
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            losses.append(model(inputs, noise, time)["loss"])
+        saved.append(len(kept))
+    assert len(stack(model)) == layers
+    assert saved[0] > 15 * layers
+    assert saved[1] <= 3 * layers
+    assert losses[0] == losses[1]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    plain, again = (torch.autograd.grad(loss, trained, allow_unused=True) for loss in losses)
+    assert any(gradient is not None for gradient in plain)
+    torch.testing.assert_close(again, plain)
 
 
 @pytest.mark.parametrize("arguments", [(), (None,), ({"use_reentrant": True},)])
