@@ -9,13 +9,14 @@ to 1.75 rad.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gr00t_ros.errors import SimulationError
 from gr00t_ros.sim.rendering import CameraRenderer, choose_renderer
-from gr00t_ros.sim.scene import CAMERAS, JOINTS, OBJECTS, TIMESTEP, SceneObject, build_scene
+from gr00t_ros.sim.scene import CAMERAS, JOINTS, MESH_CELL, OBJECTS, TIMESTEP, SceneObject, build_scene
 
 # Above the table, fingers down, both cameras see the objects.
 START_POSE = {
@@ -35,7 +36,9 @@ class SimulatedSO101:
 
     cameras: which of ``front`` and ``wrist`` ``render`` may be asked for. width, height: of their pictures,
     in pixels. seed: places the objects; the same seed gives the same scene and, with the same targets, the
-    same motion.
+    same motion. mesh_cell: how coarse the robot's meshes are, m, see ``scene``.
+
+    ``touched`` names the objects that the arm has touched since the last reset, in that order.
     """
 
     joint_names: tuple[str, ...] = JOINTS
@@ -50,6 +53,7 @@ class SimulatedSO101:
         shadows: bool = False,
         objects: tuple[SceneObject, ...] = OBJECTS,
         start: Mapping[str, float] = START_POSE,
+        mesh_cell: float = MESH_CELL,
     ) -> None:
         for camera in cameras:
             if camera not in CAMERAS:
@@ -71,7 +75,7 @@ class SimulatedSO101:
         self._shadows = shadows
         self._start = dict(START_POSE) | dict(start)
         self._objects = objects
-        self._model = build_scene(objects, seed)
+        self._model = build_scene(objects, seed, mesh_cell)
         # The default buffer is 640 wide; larger pictures need a larger one.
         self._model.vis.global_.offwidth = max(width, 1)
         self._model.vis.global_.offheight = max(height, 1)
@@ -82,6 +86,10 @@ class SimulatedSO101:
         self._joints = np.array([model.joint(name).qposadr[0] for name in JOINTS])
         self._speeds = np.array([model.joint(name).dofadr[0] for name in JOINTS])
         self._actuators = np.array([model.actuator(name).id for name in JOINTS])
+        self._object_of = {int(model.geom(item.name).id): item.name for item in objects}
+        robot = model.body("base").rootid[0]
+        self._of_robot = model.body_rootid[model.geom_bodyid] == robot
+        self.touched: list[str] = []
         self._renderer: CameraRenderer | None = None
         self.reset()
 
@@ -91,7 +99,27 @@ class SimulatedSO101:
         start = np.array([self._start[name] for name in JOINTS])
         self._data.qpos[self._joints] = start
         self._data.ctrl[self._actuators] = start
+        self.touched.clear()
         self._mujoco.mj_forward(self._model, self._data)
+
+    def settle(self) -> None:
+        """Makes everything that follows from positions fit them, after ``data`` was written to."""
+        self._mujoco.mj_forward(self._model, self._data)
+
+    @property
+    def model(self) -> Any:
+        """The compiled ``mujoco.MjModel``: what stands where and looks how may be changed, sizes may not."""
+        return self._model
+
+    @property
+    def data(self) -> Any:
+        """The ``mujoco.MjData`` that ``step`` advances."""
+        return self._data
+
+    def restart(self, joints: NDArray[np.float64]) -> None:
+        """``reset`` with the arm at rest at ``joints`` [6], rad."""
+        self._start = dict(zip(JOINTS, map(float, joints), strict=True))
+        self.reset()
 
     @property
     def time(self) -> float:
@@ -136,7 +164,17 @@ class SimulatedSO101:
         """Advances the physics by ``dt`` seconds (a multiple of the 2 ms step, at least one)."""
         for _ in range(max(1, round(dt / TIMESTEP))):
             self._mujoco.mj_step(self._model, self._data)
+            self._notice_touches()
         self._put_back_lost_objects()
+
+    def _notice_touches(self) -> None:
+        if len(self.touched) == len(self._objects):
+            return
+        for first, second in self._data.contact.geom.tolist():
+            for geom, other in ((first, second), (second, first)):
+                name = self._object_of.get(geom)
+                if name is not None and self._of_robot[other] and name not in self.touched:
+                    self.touched.append(name)
 
     def _put_back_lost_objects(self) -> None:
         for item in self._objects:
