@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +32,14 @@ class Deployment:
     """What goes into a checkpoint besides the weights of the moment.
 
     ``config`` is the network's own, kept apart because trainers write into the one that the network holds.
-    ``robots`` are the texts of robot descriptions by the name of the file that they get.
+    ``robots`` are the texts of robot descriptions by the name of the file that they get; ``write_tokenizer``
+    puts the tokenizer's files into a folder, where the checkpoint has its own.
     """
 
     config: Gr00tN1d6Config
     processor: Gr00tProcessor
     robots: Mapping[str, str]
-    tokenizer_files: Sequence[Path]
+    write_tokenizer: Callable[[Path], None]
     provenance: Mapping[str, Any]
     dtype: torch.dtype = torch.bfloat16
 
@@ -49,13 +49,13 @@ class Deployment:
         model: Gr00tN1d6,
         processor: Gr00tProcessor,
         recordings: Sequence[Recording],
-        tokenizer_files: Sequence[Path],
+        write_tokenizer: Callable[[Path], None],
         provenance: Mapping[str, Any],
         dtype: torch.dtype,
     ) -> Deployment:
         """The deployment of a run."""
         config = copy.deepcopy(model.config)
-        return cls(config, processor, robot_files(recordings), tokenizer_files, provenance, dtype)
+        return cls(config, processor, robot_files(recordings), write_tokenizer, provenance, dtype)
 
     def write(self, model: Gr00tN1d6, directory: Path, step: int) -> None:
         """Write it with the network's present weights, adapters merged.
@@ -64,8 +64,7 @@ class Deployment:
             CheckpointError: it cannot be written.
         """
         self.processor.save_pretrained(directory)
-        for source in self.tokenizer_files:
-            shutil.copyfile(source, directory / source.name)
+        self.write_tokenizer(directory)
         for name, text in self.robots.items():
             (directory / name).write_text(text, encoding="utf-8")
         write_json(directory / PROVENANCE_FILE, {**self.provenance, "steps": step})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +21,12 @@ from torch import nn
 
 from gr00t_model import Gr00tN1d6, Gr00tN1d6Config, Gr00tProcessor
 from gr00t_model.checkpoint import NOT_FOR_ACTIONS, load_model, read_config, resolve
-from gr00t_model.network.initial import initial_value, is_embodiment
+from gr00t_model.network.initial import initial_value, is_embodiment, is_table, stream
 from gr00t_model.network.trainable import FLAGS
+from gr00t_model.presets import SMALL_IMAGE_TOKEN_ID
 from gr00t_model.processing.processor import STATISTICS_FILE
-from gr00t_model.processing.tokenizer import QwenTokenizer, load_tokenizer
+from gr00t_model.processing.small_tokenizer import small_tokenizer
+from gr00t_model.processing.tokenizer import FileTokenizer, QwenTokenizer, load_tokenizer
 from gr00t_ros.training.lora import FROZEN_BY, adapted, add_adapters
 from gr00t_ros.training.options import PRESETS, Options
 
@@ -66,8 +69,18 @@ class Base:
         return [path for path in found if path.is_file()]
 
     def tokenizer(self) -> QwenTokenizer | None:
-        """It, read; None where the installed one is used."""
+        """It, read, or the preset's own; None where the installed one is used."""
+        if self.directory is None and self.config.image_token_id == SMALL_IMAGE_TOKEN_ID:
+            return small_tokenizer()
         return load_tokenizer(self.directory) if self.tokenizer_files else None
+
+    def write_tokenizer(self, directory: Path) -> None:
+        """Put it into a checkpoint; nothing where the installed one is used."""
+        for source in self.tokenizer_files:
+            shutil.copyfile(source, directory / source.name)
+        own = None if self.tokenizer_files else self.tokenizer()
+        if isinstance(own, FileTokenizer):
+            own.save(directory)
 
 
 def open_base(name: str) -> Base:
@@ -97,6 +110,7 @@ def build_network(base: Base, options: Options, *, bf16: bool, embodiments: Sequ
     if base.directory is None:
         torch.manual_seed(options.seed)
         model = Gr00tN1d6(copy.deepcopy(base.config))
+        _enliven_tables(model, options.seed)
         _enliven(model.action_head, options.seed, embodiments)
     else:
         model = load_model(base.directory)
@@ -222,6 +236,17 @@ def _start_anew(head: nn.Module, seed: int) -> None:
     with torch.no_grad():
         for name, parameter in head.named_parameters():
             parameter.copy_(initial_value(f"action_head.{name}", parameter.shape, seed))
+
+
+def _enliven_tables(model: Gr00tN1d6, seed: int) -> None:
+    """Let words and places be told apart from the first step: their tables begin at the size of what they are
+    added to or stand beside. At the reference's 0.02 * normal, meant for a trained network behind them, a
+    random one would have to find them first."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if is_table(name):
+                lively = torch.randn(parameter.shape, generator=stream(seed, name))
+                parameter.copy_(lively.to(parameter.dtype))
 
 
 def _enliven(head: nn.Module, seed: int, embodiments: Sequence[int]) -> None:

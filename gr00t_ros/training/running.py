@@ -238,7 +238,7 @@ class Run:
             device=process.device_type,
         )
         dtype = getattr(torch, options.deployed_dtype)
-        return Deployment.of(model, processor, self.recordings, self.base.tokenizer_files, record, dtype)
+        return Deployment.of(model, processor, self.recordings, self.base.write_tokenizer, record, dtype)
 
     def _processor(self, checkpoint: Path | None, say: Tell) -> Gr00tProcessor:
         if checkpoint is not None:

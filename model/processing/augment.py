@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from gr00t_model.errors import ConfigError
 from gr00t_model.processing.images import (
@@ -151,20 +152,31 @@ class Augmentation:
 
 def crop_at(image: Pixels, height: int, width: int, draw: Draw) -> Pixels:
     """View of the drawn part, every offset equally likely."""
-    top = int(draw.down * (image.shape[0] - height + 1))
-    left = int(draw.across * (image.shape[1] - width + 1))
+    top, left = crop_corner(image.shape[0], image.shape[1], height, width, draw)
     return image[top : top + height, left : left + width]
+
+
+def crop_corner(rows: int, columns: int, height: int, width: int, draw: Draw) -> tuple[int, int]:
+    """Top and left of the drawn part of an image of rows x columns."""
+    return int(draw.down * (rows - height + 1)), int(draw.across * (columns - width + 1))
 
 
 def rotate(image: Pixels, angle: float) -> Pixels:
     """Rotation about the centre, bilinear, corners filled with the mirrored picture; ``angle`` in degrees."""
     height, width = image.shape[:2]
-    matrix = cv2.getRotationMatrix2D((width / 2 - 0.5, height / 2 - 0.5), angle, 1.0)
+    matrix = rotation_matrix(height, width, angle)
     return cast(
         Pixels,
         cv2.warpAffine(
             image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
         ),
+    )
+
+
+def rotation_matrix(height: int, width: int, angle: float) -> NDArray[np.float64]:
+    """[2, 3]: from (x, y, 1) to (x, y), counted from the centre of the first pixel."""
+    return cast(
+        "NDArray[np.float64]", cv2.getRotationMatrix2D((width / 2 - 0.5, height / 2 - 0.5), angle, 1.0)
     )
 
 

@@ -141,12 +141,16 @@ def letterboxed_shortest_edge(image: Pixels, edge: int) -> Pixels:
 
 def shortest_edge(image: Pixels, edge: int) -> Pixels:
     """Resize so that the shortest side has ``edge`` pixels, the other in proportion, rounded half to even."""
-    height, width = image.shape[:2]
-    scale = edge / min(height, width)
-    if scale == 1.0:
+    height, width = shortest_edge_size(*image.shape[:2], edge)
+    if (height, width) == image.shape[:2]:
         return image
-    size = (round(width * scale), round(height * scale))
-    return cast(Pixels, cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    return cast(Pixels, cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def shortest_edge_size(height: int, width: int, edge: int) -> tuple[int, int]:
+    """The size that :func:`shortest_edge` gives."""
+    scale = edge / min(height, width)
+    return round(height * scale), round(width * scale)
 
 
 def cropped_size(image: Pixels, fraction: float) -> tuple[int, int]:

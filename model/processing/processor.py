@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from gr00t_model.errors import CheckpointError, ConfigError, EmbodimentError, ObservationError
 from gr00t_model.pixels import pixels_to_float
 from gr00t_model.processing import observation as checks
+from gr00t_model.processing.augment import Draw
 from gr00t_model.processing.embodiments import complete_ids
 from gr00t_model.processing.files import read_json, write_json
 from gr00t_model.processing.images import (
@@ -77,8 +78,8 @@ class Gr00tProcessor:
         self._given_tokenizer = tokenizer
         self._directory: Path | None = None  # where a checkpoint's own tokenizer may lie
         self._codecs: dict[str, StateActionCodec] = {}
-        self._chain = self.options.chain()
-        self._augmentation = self.options.augmentation()
+        self.chain = self.options.chain()
+        self.augmentation = self.options.augmentation()
 
     # -- what the checkpoint knows --
 
@@ -186,7 +187,7 @@ class Gr00tProcessor:
         observation: Mapping[str, Any],
         actions: Mapping[str, Any],
         tag: str,
-        rng: np.random.Generator | None,
+        rng: np.random.Generator | Draw | None,
         *,
         pixels: PixelType = "float32",
         real_steps: Sequence[int] | None = None,
@@ -196,7 +197,8 @@ class Gr00tProcessor:
 
         Args:
             actions: {key: [B, T, D]} in dataset units.
-            rng: source of the augmentation; one draw a sample. None leaves the images as at evaluation.
+            rng: source of the augmentation, one draw a sample, or the draw itself, for all samples. None
+                leaves the images as at evaluation.
             real_steps: for each sample, how many leading steps of its chunk were recorded. The mask leaves
                 out the others; None means all are real.
 
@@ -232,7 +234,7 @@ class Gr00tProcessor:
         """A camera image [H, W, 3] as small as it may be kept until it is encoded: the first steps of the
         image chain, up to anything random. Encoding it gives the very bits that encoding ``image`` gives.
         """
-        return self._chain.reduce(image)
+        return self.chain.reduce(image)
 
     # -- output to actions --
 
@@ -353,7 +355,11 @@ class Gr00tProcessor:
                 )
 
     def _encode(
-        self, observation: Mapping[str, Any], tag: str, pixels: PixelType, rng: np.random.Generator | None
+        self,
+        observation: Mapping[str, Any],
+        tag: str,
+        pixels: PixelType,
+        rng: np.random.Generator | Draw | None,
     ) -> Inputs:
         modality, codec = self.modality(tag), self._codec(tag)
         number = self.embodiment_id(tag)
@@ -380,13 +386,14 @@ class Gr00tProcessor:
         }
 
     def _images(
-        self, views: Mapping[str, NDArray[np.uint8]], rng: np.random.Generator | None
+        self, views: Mapping[str, NDArray[np.uint8]], rng: np.random.Generator | Draw | None
     ) -> list[torch.Tensor]:
         """uint8 planes [1, 3, H, W] of all images, ordered by sample, time, view."""
         batch, steps = next(iter(views.values())).shape[:2]
         jobs: list[tuple[ImageChain, NDArray[np.uint8]]] = []
         for sample in range(batch):
-            chain = self._chain if rng is None else self._augmentation.bind(self._augmentation.draw(rng))
+            draw = self.augmentation.draw(rng) if isinstance(rng, np.random.Generator) else rng
+            chain = self.chain if draw is None else self.augmentation.bind(draw)
             jobs += [(chain, view[sample, step]) for step in range(steps) for view in views.values()]
         # A data loader runs many processes already; on the robot the cores wait for this chunk.
         planes = parallel_map(_planes, jobs) if rng is None else [_planes(job) for job in jobs]

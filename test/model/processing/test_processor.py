@@ -154,7 +154,7 @@ def test_images_are_ordered_by_sample_time_and_view() -> None:
     }
     inputs = processor.encode(observation(2, 2, video=video), TAG, pixels="uint8")
     assert [int(image[0, 0, 100, 100]) for image in inputs["pixel_values"]] == brightness.ravel().tolist()
-    assert "<image 4>" in processor._prompts._tokenizer.decode(inputs["input_ids"][0].tolist())
+    assert "<image 4>" in processor._prompts.tokenizer.decode(inputs["input_ids"][0].tolist())
 
 
 def test_cameras_of_different_shape_need_letterbox() -> None:
