@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import cv2
@@ -59,7 +60,7 @@ def training_loader(stream: SampleStream, workers: int = 0, *, pin_memory: bool 
         stream,
         batch_size=stream.batch_size,
         num_workers=workers,
-        collate_fn=_pack,
+        collate_fn=partial(_pack, pad=stream.processor.pad_token_id),
         pin_memory=pin_memory,
         prefetch_factor=PREFETCHED if workers else None,
         worker_init_fn=_start_worker if workers else None,
@@ -69,10 +70,10 @@ def training_loader(stream: SampleStream, workers: int = 0, *, pin_memory: bool 
     )
 
 
-def _pack(samples: list[Any]) -> Any:
+def _pack(samples: list[Any], pad: int) -> Any:
     """A batch, or the failure in it."""
     failures = [sample for sample in samples if isinstance(sample, Failure)]
-    return failures[0] if failures else pack(samples)
+    return failures[0] if failures else pack(samples, pad)
 
 
 def _start_worker(worker: int) -> None:
