@@ -42,6 +42,7 @@ VERSION = ElementTree.parse(ROOT / "package.xml").getroot().findtext("version")
 NODES = {
     "policy_node": "gr00t_ros.nodes.policy_node:main",
     "chunk_executor": "gr00t_ros.nodes.chunk_executor:main",
+    "action_visualizer": "gr00t_ros.nodes.action_visualizer:main",
     "episode_recorder": "gr00t_ros.nodes.episode_recorder:main",
     "so101_sim": "gr00t_ros.nodes.so101_sim:main",
     "replay": "gr00t_ros.nodes.replay:main",

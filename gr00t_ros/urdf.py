@@ -53,6 +53,19 @@ def read_urdf(text: str, where: str = "URDF") -> Mapping[str, UrdfJoint]:
     ``where`` names the file or topic in messages. Raises UrdfError for text that is no URDF, a joint without
     name or of an unknown type, a name given twice, and limits that are no numbers or the wrong way round.
     """
+    root = read_root(text, where)
+    joints: dict[str, UrdfJoint] = {}
+    # Only direct children: transmissions and ros2_control blocks have <joint> elements of their own.
+    for element in root.findall("joint"):
+        joint = _joint(element, where)
+        if joint.name in joints:
+            raise UrdfError(f"{where}: found joint {joint.name!r} twice, expected each once")
+        joints[joint.name] = joint
+    return joints
+
+
+def read_root(text: str, where: str = "URDF") -> ElementTree.Element:
+    """The ``<robot>`` element of a URDF. Raises UrdfError for text that is no URDF."""
     if len(text) > MAX_BYTES:
         raise UrdfError(f"{where}: found {len(text)} characters, expected a URDF of at most {MAX_BYTES}")
     # Entities can grow a small file without bound, and no URDF needs them.
@@ -64,14 +77,7 @@ def read_urdf(text: str, where: str = "URDF") -> Mapping[str, UrdfJoint]:
         raise UrdfError(f"{where}: not XML ({error}), expected a URDF") from error
     if root.tag != "robot":
         raise UrdfError(f"{where}: found the XML element <{root.tag}>, expected <robot>")
-    joints: dict[str, UrdfJoint] = {}
-    # Only direct children: transmissions and ros2_control blocks have <joint> elements of their own.
-    for element in root.findall("joint"):
-        joint = _joint(element, where)
-        if joint.name in joints:
-            raise UrdfError(f"{where}: found joint {joint.name!r} twice, expected each once")
-        joints[joint.name] = joint
-    return joints
+    return root
 
 
 def _joint(element: ElementTree.Element, where: str) -> UrdfJoint:
