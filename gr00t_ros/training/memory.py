@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+FLOAT32_BYTES = 4
 # Bytes of an optimizer's two moments, a parameter: float32, or 8 bits.
 ADAMW_BYTES = 8
 ADAMW_8BIT_BYTES = 2
@@ -25,7 +26,8 @@ _SMALLEST_8BIT = 4096
 
 @dataclass(frozen=True)
 class Memory:
-    """Of one process, bytes. ``optimizer`` and ``gradients`` are this process's share."""
+    """Of one process, bytes. ``optimizer``, ``gradients`` and ``copies`` are this process's share; the last
+    are the float32 weights that ZeRO steps on, beside the network's own."""
 
     trained_tensors: int
     trained_parameters: int
@@ -34,44 +36,54 @@ class Memory:
     frozen_weights: int
     gradients: int
     optimizer: int
+    copies: int
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.trained_weights + self.frozen_weights + self.gradients + self.optimizer
+        return self.trained_weights + self.frozen_weights + self.gradients + self.optimizer + self.copies
 
 
-def count(model: nn.Module, *, optimizer: str = "adamw", shared_among: int = 1) -> Memory:
+def count(model: nn.Module, *, optimizer: str = "adamw", shared_among: int | None = None) -> Memory:
     """What training this network takes; it may lie on the meta device.
 
     Args:
         optimizer: ``adamw`` or ``adamw_8bit``.
-        shared_among: processes among which gradients and optimizer states are shared out (ZeRO-2).
+        shared_among: processes among which gradients and optimizer states are shared out (ZeRO-2); None for
+            a run without DeepSpeed.
     """
+    share = shared_among or 1
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    elements = sum(parameter.numel() for parameter in trained)
     states = sum(_states(parameter, optimizer, id(parameter) in tables) for parameter in trained)
     return Memory(
         trained_tensors=len(trained),
-        trained_parameters=sum(parameter.numel() for parameter in trained),
+        trained_parameters=elements,
         parameters=sum(parameter.numel() for parameter in (*trained, *frozen)),
         trained_weights=_bytes(trained),
         frozen_weights=_bytes(frozen),
-        gradients=_bytes(trained) // shared_among,
-        optimizer=states // shared_among,
+        gradients=_bytes(trained) // share,
+        optimizer=states // share,
+        copies=0 if shared_among is None else FLOAT32_BYTES * elements // share,
     )
 
 
-def checkpoint_bytes(model: nn.Module, *, deployed_bytes: int, optimizer: str = "adamw") -> int:
+def checkpoint_bytes(
+    model: nn.Module, *, deployed_bytes: int, optimizer: str = "adamw", deepspeed: bool = False
+) -> int:
     """Of one checkpoint folder: what is deployed, what is trained, and the optimizer's states.
 
     Args:
         deployed_bytes: of a number in the deployed weights, 2 or 4.
+        deepspeed: it writes the whole network besides, frozen parts too, and the weights that it steps on.
     """
-    memory = count(model, optimizer=optimizer)
+    memory = count(model, optimizer=optimizer, shared_among=1 if deepspeed else None)
     adapters = sum(p.numel() for name, p in model.named_parameters() if ".lora_" in name)
-    return (memory.parameters - adapters) * deployed_bytes + memory.trained_weights + memory.optimizer
+    deployed = (memory.parameters - adapters) * deployed_bytes
+    network = memory.trained_weights + memory.frozen_weights if deepspeed else 0
+    return deployed + memory.trained_weights + memory.optimizer + network + memory.copies
 
 
 def trained_line(memory: Memory) -> str:
@@ -82,14 +94,17 @@ def trained_line(memory: Memory) -> str:
     )
 
 
-def lines(memory: Memory, *, optimizer: str, processes: int, shared: bool) -> Iterator[str]:
+def lines(memory: Memory, *, optimizer: str, processes: int) -> Iterator[str]:
     """A table for people."""
     yield trained_line(memory)
-    share = f", 1/{processes} of them" if shared and processes > 1 else ""
+    share = f", 1/{processes} of them" if memory.copies and processes > 1 else ""
     yield f"  {'trained weights':<28}{_gb(memory.trained_weights)}"
     yield f"  {'frozen weights':<28}{_gb(memory.frozen_weights)}"
     yield f"  {'gradients' + share:<28}{_gb(memory.gradients)}"
     yield f"  {f'optimizer ({optimizer})' + share:<28}{_gb(memory.optimizer)}"
+    if memory.copies:
+        label = f"ZeRO's weights{share}"
+        yield f"  {label:<28}{_gb(memory.copies)}"
     yield f"  {'before activations':<28}{_gb(memory.total)}"
 
 

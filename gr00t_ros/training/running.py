@@ -113,9 +113,9 @@ class Run:
         """What the run will take, in lines for people."""
         options, process = self.options, self.process
         model = outline(self.base, options, bf16=process.bf16)
-        shared = bool(options.deepspeed)
-        taken = memory.count(model, optimizer=options.optimizer, shared_among=process.count if shared else 1)
-        table = memory.lines(taken, optimizer=options.optimizer, processes=process.count, shared=shared)
+        shared = process.count if options.deepspeed else None
+        taken = memory.count(model, optimizer=options.optimizer, shared_among=shared)
+        table = memory.lines(taken, optimizer=options.optimizer, processes=process.count)
         micro = options.micro_batch(process.count)
         return [
             *table,
@@ -127,7 +127,12 @@ class Run:
     def _checkpoint_bytes(self) -> int:
         model = outline(self.base, self.options, bf16=self.process.bf16)
         itemsize = getattr(torch, self.options.deployed_dtype).itemsize
-        return memory.checkpoint_bytes(model, deployed_bytes=itemsize, optimizer=self.options.optimizer)
+        return memory.checkpoint_bytes(
+            model,
+            deployed_bytes=itemsize,
+            optimizer=self.options.optimizer,
+            deepspeed=bool(self.options.deepspeed),
+        )
 
     def execute(
         self, *, resume: str | None = None, command: Sequence[str] = (), tell: Tell = print
