@@ -7,6 +7,7 @@ or a dataset can say (which device, which episodes) is decided later, in ``prepa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -173,8 +174,8 @@ class Options:
 
     @property
     def warmup_steps(self) -> int:
-        """Steps over which the learning rate rises."""
-        return round(self.warmup * self.total_steps)
+        """Steps over which the learning rate rises; rounded up, as the reference does."""
+        return math.ceil(self.warmup * self.total_steps)
 
     def micro_batch(self, processes: int) -> int:
         """Samples that one process computes at a time.

@@ -247,6 +247,8 @@ def test_lengths_of_a_run() -> None:
     assert (fine.total_steps, fine.warmup_steps, fine.saving_interval) == (10_000, 500, 1000)
     anew = Options(datasets=("d",), base="tiny", output=Path("o"), from_scratch=True)
     assert (anew.total_steps, anew.warmup_steps) == (30_000, 1500)
+    # Rounded up, as the library does with a share.
+    assert [replace(fine, steps=steps).warmup_steps for steps in (1, 250)] == [1, 13]
     assert fine.micro_batch(4) == 16
 
 
