@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -77,9 +80,22 @@ def _pack(samples: list[Any], pad: int) -> Any:
 
 
 def _start_worker(worker: int) -> None:
-    # Ctrl-C reaches the whole process group. The main process decides what then happens; a worker that
-    # stopped by itself could leave a lock behind that the others wait for.
+    # Ctrl-C reaches the whole process group, and so does SIGTERM from a cluster, from `timeout` or from
+    # torchrun. The main process decides what then happens: a worker that stopped by itself could leave a lock
+    # behind that the others wait for, and the run could not finish its step.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_when_the_parent_says, daemon=True).start()
     # The workers are what runs in parallel. OpenCV's own threads would also not survive the fork.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+def _end_when_the_parent_says() -> None:
+    """SIGTERM from the process that started this worker ends it: so it is told at that process's exit, which
+    then waits for it. Needs the signal blocked in all threads."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+        pass
+    os._exit(0)

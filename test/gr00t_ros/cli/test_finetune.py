@@ -158,6 +158,7 @@ class Child:
         self._process.start()
 
     def _run(self, given: list[str], prepare: Callable[[], None]) -> None:
+        os.setpgrp()
         with self._log.open("w") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
@@ -173,7 +174,8 @@ class Child:
             time.sleep(0.01)
 
     def send(self, number: int) -> None:
-        os.kill(self._process.pid or 0, number)
+        """To it and its workers, as a terminal and a cluster do."""
+        os.killpg(self._process.pid or 0, number)
 
     def end(self) -> int:
         self._process.join(PATIENCE_S)
@@ -185,13 +187,14 @@ class Child:
         return self._log.read_text()
 
 
-def test_ctrl_c_keeps_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_a_checkpoint_to_go_on_from(tmp_path: Path, number: signal.Signals) -> None:
     output = tmp_path / "run"
     child = Child(
         tmp_path / "log", arguments(output, "--save-every", "1", "--workers", "1", "--keep", "1", steps=1000)
     )
     child.wait_for(lambda: saving.checkpoint_steps(output))
-    child.send(signal.SIGINT)
+    child.send(number)
     assert child.end() == 130, child.log
     step = saving.checkpoint_steps(output)[-1]
     where = output / f"checkpoint-{step}"

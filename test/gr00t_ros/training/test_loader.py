@@ -91,6 +91,23 @@ def test_a_stream_can_be_sent_to_a_new_process(written: Path, processor: Gr00tPr
     assert all(map(torch.equal, here["pixel_values"], there["pixel_values"]))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_the_whole_group_is_told_is_the_main_process_s_to_decide(
+    written: Path, processor: Gr00tProcessor, number: signal.Signals
+) -> None:
+    """It finishes its step and saves, for which it may need another batch."""
+    stream = SampleStream([DatasetSource(written, TAG)], processor, seed=0, batch_size=3)
+    others = set(multiprocessing.active_children())
+    batches = iter(training_loader(stream, 1))
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - others
+    subprocess.run(["kill", f"-{number.value}", str(worker.pid)], check=True)
+    assert len(list(islice(batches, 20))) == 20
+    worker.terminate()  # as at this process's own exit
+    worker.join(60)
+    assert worker.exitcode == 0
+
+
 def test_ctrl_c_ends_it_and_its_workers(written: Path, processor: Gr00tProcessor, tmp_path: Path) -> None:
     processor.save_pretrained(tmp_path)
     command = [sys.executable, "-c", SCRIPT, str(written), TAG, str(tmp_path)]
