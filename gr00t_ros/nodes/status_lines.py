@@ -44,4 +44,4 @@ def executor_line(status: ExecutorStatus, before: ExecutorStatus | None) -> str:
 
 def _short(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= MAX_CHARS else line[: MAX_CHARS - 1] + "…"
+    return line if len(line) <= MAX_CHARS else line[: MAX_CHARS - 3] + "..."

@@ -33,8 +33,8 @@ AXES = np.array([[1.0, 0.2, 0.2, 1.0], [0.2, 0.9, 0.2, 1.0], [0.3, 0.4, 1.0, 1.0
 # chunk before; the middle one where nothing is known.
 WIDTHS = (0.003, 0.006, 0.010, 0.014)
 UNKNOWN_WIDTH = 1
-# Other sizes, in shares of the robot's size: a text of 0.045 is 2 cm high on a small arm.
-STEP, CUBE, LINE, AXIS, BALL, LETTER, STICK = 0.014, 0.022, 0.006, 0.08, 0.07, 0.045, 0.02
+# Other sizes, in shares of the robot's size: a text of 0.036 is 2 cm high on a small arm.
+STEP, CUBE, LINE, AXIS, BALL, LETTER, STICK = 0.016, 0.024, 0.006, 0.08, 0.07, 0.036, 0.02
 # m. Without a robot model the size of a small arm.
 DEFAULT_SIZE = 0.5
 

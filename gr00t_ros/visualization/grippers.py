@@ -45,7 +45,7 @@ def told(robot: RobotConfig, joint: str, measured: Mapping[str, float], end: Map
         f"{opening(robot, joint, values[joint]):.0f}%" if joint in values else "?"
         for values in (measured, end)
     )
-    return f"{joint} {now} → {then} open" if joint in end else f"{joint} {now} open"
+    return f"{joint} {now} to {then} open" if joint in end else f"{joint} {now} open"
 
 
 def holder(model: RobotModel, joint: str, links: Mapping[str, int]) -> int | None:

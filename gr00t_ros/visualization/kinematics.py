@@ -17,6 +17,9 @@ from gr00t_ros.visualization.robot_model import Joint, RobotModel
 
 Values = NDArray[np.float64]
 
+_HERE = np.eye(4)[None]
+_HERE.setflags(write=False)  # handed out
+
 
 class Kinematics:
     """Where the links of ``model`` are. The constant parts are computed once."""
@@ -24,6 +27,7 @@ class Kinematics:
     def __init__(self, model: RobotModel) -> None:
         self.model = model
         self._joints = {joint.child: _Motion(model, joint) for joint in model.above.values()}
+        self._chains = {link: [(j.parent, j.child) for j in model.chain(link)] for link in model.links}
 
     def poses(self, positions: Mapping[str, ArrayLike], links: Iterable[str]) -> dict[str, Values]:
         """The poses [T, 4, 4] of ``links``, each in the frame ``model.frame_of`` names.
@@ -39,15 +43,14 @@ class Kinematics:
         known: dict[str, Values] = {}
         unknown = np.array([np.nan])
         for link in links:
-            chain = self.model.chain(link)
-            if chain:
-                known.setdefault(chain[0].parent, np.eye(4)[None])
-            for joint in chain:
-                if joint.child not in known:
-                    motion = self._joints[joint.child]
-                    moved = motion.matrices(given.get(motion.follows, unknown))
-                    known[joint.child] = known[joint.parent] @ moved
-            known.setdefault(link, np.eye(4)[None])
+            chain = self._chains[link]
+            known.setdefault(chain[0][0] if chain else link, _HERE)
+            for parent, child in chain:
+                if child not in known:
+                    motion = self._joints[child]
+                    known[child] = known[parent] @ motion.matrices(given.get(motion.follows, unknown))
+        if steps == 1:
+            return {link: known[link] for link in links}
         return {link: np.broadcast_to(known[link], (steps, 4, 4)) for link in links}
 
     def transforms(self, positions: Mapping[str, float]) -> dict[str, Values]:

@@ -136,33 +136,39 @@ def excesses(chunk: Chunk, robot: RobotConfig) -> list[Excess]:
             continue
         if group.representation == TWIST:
             continue  # limits of a twist are lengths, and nothing is where it goes beyond them
-        for name, values in zip(group.names, group.values.T, strict=True):
-            limits = robot.limits[name]
-            speeds = values
-            if group.representation != JOINT_VELOCITY:
-                found += _worst(name, "position", values, limits.min, limits.max)
-                speeds = np.diff(values, prepend=values[:1]) / (chunk.step_ns / 1e9)
-            found += _worst(name, "velocity", speeds, -limits.velocity, limits.velocity)
+        limits = [robot.limits[name] for name in group.names]
+        speeds = group.values
+        if group.representation != JOINT_VELOCITY:
+            low, high = [limit.min for limit in limits], [limit.max for limit in limits]
+            found += _worst(group.names, "position", group.values, low, high)
+            # The first step's speed depends on where the joint is, which is the executor's to know.
+            speeds = np.diff(group.values, axis=0) / (chunk.step_ns / 1e9)
+        fastest = np.array([limit.velocity for limit in limits])
+        found += _worst(group.names, "velocity", speeds, -fastest, fastest)
     return found
 
 
-def _worst(name: str, kind: str, values: Values, low: float, high: float) -> list[Excess]:
-    beyond = np.maximum(values - high, low - values)
-    step = int(np.argmax(beyond))
-    if not beyond[step] > ROUNDING:
+def _worst(names: Sequence[str], kind: str, values: Values, low: ArrayLike, high: ArrayLike) -> list[Excess]:
+    """For each column of ``values`` [T, D] that leaves ``low`` to ``high`` [D], the step where it is
+    furthest outside."""
+    if not len(values):
         return []
-    value = float(values[step])
-    return [Excess(name, kind, step, value, high if value > high else low)]
+    lowest, highest = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    beyond = np.maximum(values - highest, lowest - values)
+    found = []
+    for column in np.flatnonzero(beyond.max(axis=0) > ROUNDING):
+        step = int(np.argmax(beyond[:, column]))
+        value = float(values[step, column])
+        limit = highest[column] if value > highest[column] else lowest[column]
+        found.append(Excess(names[column], kind, step, value, float(limit)))
+    return found
 
 
 def _pose_excess(group: ChunkGroup, robot: RobotConfig) -> list[Excess]:
     limits = robot.group_limits[group.key]
     assert isinstance(limits, PoseLimits)
-    found = []
-    for axis, name in enumerate(group.names[:3]):
-        values = group.values[:, axis]
-        found += _worst(f"{group.key} {name}", "position", values, limits.min[axis], limits.max[axis])
-    return found
+    names = [f"{group.key} {axis}" for axis in group.names[:3]]
+    return _worst(names, "position", group.values[:, :3], limits.min, limits.max)
 
 
 def agreement(chunk: Chunk, path: Values, before: Chunk | None, path_before: Values | None) -> Values | None:

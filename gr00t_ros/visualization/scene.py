@@ -45,6 +45,8 @@ SILENT_S = 2.0
 TRAIL_PERIOD_S = 0.04
 # REP 105's name for a robot's own frame, where neither URDF nor robot YAML names one.
 DEFAULT_FRAME = "base_link"
+# Where the status text stands, in shares of the robot's size above its root: arms seldom point straight up.
+STATUS_HEIGHT = 0.9
 # Lines of the status text about limits, and characters of an instruction: more would fill the view.
 MAX_LINES, MAX_CHARS = 4, 80
 
@@ -133,6 +135,7 @@ class Scene:
                 shapes += drawing.predicted(index, effector.frame, path, chunk.frozen_steps, sure, self.size)
         shapes += self._base_shapes(chunk) + self._limit_shapes(positions) + self._gripper_shapes()
         if self.model is not None and self.kinematics is not None:
+            # The rest of the robot is where it is seen.
             poses = self.kinematics.poses(self._end, self._moved)
             at_end = {link: pose[0] for link, pose in poses.items()}
             shapes += drawing.body("ghost", self.model, at_end, drawing.GHOST, self.size)
@@ -172,7 +175,9 @@ class Scene:
         chunk = self._chunk
         if chunk is not None and now_ns > chunk.end_ns + CHUNK_STAYS_S * 1e9:
             self.end_chunk()
-        found = [*self._chunk_shapes, *self._plan_shapes]
+        found = list(self._chunk_shapes)
+        if now_s - self.executor[1] < SILENT_S:
+            found += self._plan_shapes
         for index, effector in enumerate(self.effectors):
             trail = self.trails[effector.name]
             trail.forget(now_ns)
@@ -182,7 +187,7 @@ class Scene:
             poses = self.kinematics.poses(self.measured, self.model.links)
             here = {link: pose[0] for link, pose in poses.items()}
             found += drawing.body("robot", self.model, here, drawing.ROBOT, self.size)
-        place = np.array([0.0, 0.0, 1.2 * self.size])
+        place = np.array([0.0, 0.0, STATUS_HEIGHT * self.size])
         text = "\n".join(self.lines(now_ns, now_s))
         found.append(drawing.words(("status", 0), self.frame, place, text, self.size))
         return found
@@ -191,7 +196,7 @@ class Scene:
         """The status text."""
         found = []
         if self._chunk is not None and self._chunk.instruction:
-            found.append(f"“{_short(self._chunk.instruction)}”")
+            found.append(f'"{_short(self._chunk.instruction)}"')
         for (text, heard_s), who in ((self.policy, "policy"), (self.executor, "executor")):
             found.append(text if now_s - heard_s < SILENT_S else f"{who} not heard")
         if self._chunk is not None and self._chunk.frozen_steps:
@@ -260,7 +265,9 @@ class Scene:
 
     def _limit_shapes(self, positions: Mapping[str, ArrayLike]) -> list[Shape]:
         found: list[Shape] = []
-        for index, excess in enumerate(self._excesses):
+        # A speed has no place; it is in the status text.
+        beyond = [excess for excess in self._excesses if excess.kind == "position"]
+        for index, excess in enumerate(beyond):
             if self.model is not None and self.kinematics is not None and excess.name in self.model.joints:
                 link = self.model.joints[excess.name].child
                 pose = self.kinematics.poses(_at(positions, excess.step), [link])[link][0]
@@ -298,4 +305,4 @@ def _at(positions: Mapping[str, ArrayLike], step: int) -> dict[str, float]:
 
 def _short(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= MAX_CHARS else line[: MAX_CHARS - 1] + "…"
+    return line if len(line) <= MAX_CHARS else line[: MAX_CHARS - 3] + "..."

@@ -7,6 +7,7 @@ it instead of piling up. Lengths are metres, colours RGBA from 0 to 1.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,7 @@ class Shape:
     mesh: str = ""
 
 
+@functools.lru_cache(maxsize=16)  # chunks have few lengths
 def over_time(count: int) -> Values:
     """Colours [count, 4] from the first step of a chunk to its last: yellow, red, violet.
 
@@ -48,4 +50,6 @@ def over_time(count: int) -> Values:
     stops = np.array([[1.0, 0.92, 0.23], [0.96, 0.35, 0.25], [0.60, 0.18, 0.90]])
     place = np.linspace(0.0, 1.0, count) if count > 1 else np.zeros(count)
     channels = [np.interp(place, (0.0, 0.5, 1.0), stops[:, i]) for i in range(3)]
-    return np.stack([*channels, np.ones(count)], axis=1)
+    colors = np.stack([*channels, np.ones(count)], axis=1)
+    colors.setflags(write=False)
+    return colors
