@@ -31,13 +31,13 @@ SLOPE = 1.4
 # ... to this far below its top, so that a touch is a push and not a brush.
 PRESS = 0.012
 # The way that is left is covered with this time constant, s, at no more than these speeds: rad/s, m/s.
-TIME_CONSTANT = 0.3
-PAN_SPEED = 0.8
-REACH_SPEED = 0.16
-SINK_SPEED = 0.14
+TIME_CONSTANT = 0.35
+PAN_SPEED = 0.55
+REACH_SPEED = 0.11
+SINK_SPEED = 0.10
 # Of each joint: rad/s and rad/s^2, below the limits of the robot description (2.0 and 10).
 SPEED = 1.2
-ACCELERATION = 6.0
+ACCELERATION = 4.0
 # A closed gripper, rad: a finger to point with.
 CLOSED = 0.0
 # The law is integrated in steps of this length, s, so that the acceleration limit shapes the motion.
