@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs in which each process computes its rows of one fixed batch: any number of them computes the same.
+"""Runs in which each process computes its rows of one fixed batch: any number of them, in any number of
+parts, computes the same.
 
     training_worker.py FOLDER OPTIONS...
 
-Each OPTIONS is a JSON object with the name of the run and options of it. The first process leaves
-FOLDER/NAME/report.json and the gradients of the first step; the run is in FOLDER/NAME/run. Started by a test
-with torchrun, or used in the test's own process.
+Each OPTIONS is a JSON object with the name of the run and options of it; "resumes" is the name of a run that
+it is a copy of, gone on with after the first step. The first process leaves FOLDER/NAME/report.json and the
+gradients of its first step, as they were before they were clipped; the run is in FOLDER/NAME/run. Started by
+a test with torchrun, or used in the test's own process.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -33,8 +37,8 @@ from gr00t_ros.training.trainer import Finetuner
 BATCH = 4
 
 
-def train(folder: Path, name: str, **changes: Any) -> dict[str, Any]:
-    """Two steps; what is worth knowing about them."""
+def train(folder: Path, name: str, resumes: str = "", **changes: Any) -> dict[str, Any]:
+    """Two steps, or the second of another run; what is worth knowing about them."""
     torch.set_num_threads(1)
     report: dict[str, Any] = {}
     wrote: list[int] = []
@@ -53,23 +57,28 @@ def train(folder: Path, name: str, **changes: Any) -> dict[str, Any]:
         output=folder / name / "run",
         steps=2,
         batch_size=BATCH,
-        save_every=2,
+        save_every=1,
         eval_every=1,
         eval_episodes=1,
         log_every=1,
         report_to=(),
         workers=0,
         device="cpu",
-        clip=1e6,
+        # Else the first of so few steps would be one of no length.
+        warmup=0.0,
         **{**changes, "datasets": tuple(changes["datasets"])},
     )
     (folder / name).mkdir(exist_ok=True)
+    if resumes and int(os.environ.get("RANK", "0")) == 0:
+        shutil.copytree(folder / resumes / "run", options.output)
+        shutil.rmtree(options.output / "checkpoint-2")
     # What the library remembers of a run before this one.
     AcceleratorState._reset_state()
     GradientState._reset_state()
     with patch.object(running, "Finetuner", LookedAt), patch.object(Deployment, "write", counted):
         run = SharedRun.prepare(options)
-        outcome = run.execute(tell=lambda _: None)
+        # The copy is there before another process looks: it waits in there for the first.
+        outcome = run.execute(resume="checkpoint-1" if resumes else None, tell=lambda _: None)
     mine = (SharedRun.counted, bool(wrote))
     every: list[Any] = [mine]
     if run.process.count > 1:
@@ -97,36 +106,51 @@ class SharedRun(Run):
         sources = [recording.training for recording in self.recordings]
         stream = SampleStream(sources, processor, seed=0, batch_size=micro, train=False, lanes=1)
         samples = list(islice(iter(stream), BATCH))
-        mine = collate(samples[self.process.rank * micro : (self.process.rank + 1) * micro])
-        SharedRun.counted = float(mine["action_mask"].sum())
+        # By the numbers that the trainer gives them: part by part, and in each one process after the other.
+        firsts = range(self.process.rank * micro, BATCH, self.process.count * micro)
+        mine = [collate(samples[first : first + micro]) for first in firsts]
+        SharedRun.counted = sum(float(part["action_mask"].sum()) for part in mine)
         return lambda start: Endless(mine)
 
     def evaluation(self, processor: Any) -> Callable[[], Iterator[dict[str, Any]]]:
         loader = self.loader(processor, 1)
-        return lambda: islice(iter(loader(0)), 2)
+        return lambda: islice(iter(loader(0)), 2 * self.options.accumulate)
 
 
 class Endless:
-    """Something to iterate over that has no length, as a loader of a stream."""
+    """The parts of a batch over and over: it has no length, as a loader of a stream."""
 
-    def __init__(self, batch: dict[str, Any]) -> None:
-        self._batch = batch
+    def __init__(self, parts: list[dict[str, Any]]) -> None:
+        self._parts = parts
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        while True:
-            yield dict(self._batch)
+        for part in cycle(self._parts):
+            yield dict(part)
 
 
 class Look(TrainerCallback):
-    """Keeps the gradients of the first step, averaged by now, and what kind of things the run is made of."""
+    """Keeps the gradients of the first step, averaged by now, their norms at each, and what kind of things
+    the run is made of."""
 
     def __init__(self, folder: Path, report: dict[str, Any]) -> None:
         self._folder, self._report = folder, report
+        self._gradients: dict[str, torch.Tensor] = {}
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **more: Any) -> None:
-        if state.global_step == 0 and args.process_index == 0:
+        if state.global_step == 0:
             kept = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-            torch.save(kept, self._folder / "gradients.pt")
+            self._gradients = kept
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **more: Any) -> None:
+        if "grad_norm" not in logs:
+            return
+        norm = float(logs["grad_norm"])
+        self._report.setdefault("norms", []).append(norm)
+        if self._gradients and args.process_index == 0:
+            # What clipping did is undone.
+            factor = max(norm / args.max_grad_norm, 1.0)
+            torch.save({n: g * factor for n, g in self._gradients.items()}, self._folder / "gradients.pt")
+            self._gradients.clear()
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any, **more: Any) -> None:
         self._report["optimizer"] = type(more["optimizer"]).__name__

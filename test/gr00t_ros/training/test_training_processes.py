@@ -19,11 +19,20 @@ import torch
 from torch import Tensor
 
 import training_worker
+from gr00t_model.checkpoint import load_model
+from gr00t_ros.training import memory
+from gr00t_ros.training.network import cast, configure
+from gr00t_ros.training.options import Options
+from gr00t_ros.training.saving import total_bytes
 from support_training import base, recording, trained
 
 torch.set_num_threads(1)
 WORKER = Path(training_worker.__file__)
 HAS_DEEPSPEED = find_spec("deepspeed") is not None
+needs_deepspeed = pytest.mark.skipif(not HAS_DEEPSPEED, reason="DeepSpeed is not installed")
+# A norm that the gradients are cut to, so small that AdamW's epsilon of 1e-8 is of the size of an element: its
+# steps, which do not depend on the gradients' size otherwise, then do.
+CLIP = 1e-5
 # Gradients are of order 0.01; float32 leaves 1e-9 of rounding in sums of such.
 CLEAR_GRADIENT = 1e-5
 
@@ -31,14 +40,17 @@ CLEAR_GRADIENT = 1e-5
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With the runs ``one`` and ``two`` (processes) and, where DeepSpeed is installed, ``two_bf16`` and
-    ``zero``."""
+    ``zero``; ``two_resumed`` and ``zero_resumed`` are their second steps, done once more."""
     folder = tmp_path_factory.mktemp("processes")
     given = {"datasets": [str(recording())], "base": str(base(dropout=0.0)), "learning_rate": 1e-3}
-    training_worker.train(folder, "one", **given)
-    runs = [{"name": "two", **given}]
+    training_worker.train(folder, "one", clip=CLIP, **given)
+    parts = {"clip": CLIP, "accumulate": 2, **given}
+    runs = [{"name": "two", **parts}, {"name": "two_resumed", "resumes": "two", **parts}]
     if HAS_DEEPSPEED:
-        runs.append({"name": "two_bf16", "precision": "bf16", **given})
-        runs.append({"name": "zero", "precision": "bf16", "deepspeed": "zero2", **given})
+        parts |= {"precision": "bf16"}
+        zero = {"deepspeed": "zero2", **parts}
+        runs += [{"name": "two_bf16", **parts}, {"name": "zero", **zero}]
+        runs += [{"name": "zero_resumed", "resumes": "zero", **zero}]
     search = [str(WORKER.parent), *filter(None, sys.path)]
     # On a port of its own choice.
     torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -67,11 +79,10 @@ def close(found: Tensor, expected: Tensor, name: str) -> None:
 
 
 def check_weights(folder: Path, name: str, expected: str) -> None:
-    """After the second step, within float32's tolerance.
+    """How far they went in two steps, within float32's tolerance.
 
-    AdamW's first steps are as long for small gradients as for large ones. So an element whose gradient is
-    nothing but rounding, as that of a key's bias, moves by the learning rate one way or the other; such are
-    left out, by the gradients of the run that it is compared with.
+    An element whose gradient is nothing but rounding, as that of a key's bias, is left out, by the gradients
+    of the run that it is compared with.
     """
     one, two = (trained(folder / run / "run/checkpoint-2") for run in (expected, name))
     of_one = gradients(folder, expected)
@@ -95,6 +106,7 @@ def test_two_processes_are_as_one(folder: Path) -> None:
     assert expected.keys() == found.keys()
     for name in expected:
         close(found[name], expected[name], name)
+    assert two["norms"] == pytest.approx(one["norms"], rel=1e-5)
     check_weights(folder, "two", "one")
     # Each process drew its own part of the batch, and only the first wrote.
     assert two["processes"] == 2
@@ -103,7 +115,7 @@ def test_two_processes_are_as_one(folder: Path) -> None:
     assert two["writers"] == [True, False]
 
 
-@pytest.mark.skipif(not HAS_DEEPSPEED, reason="DeepSpeed is not installed")
+@needs_deepspeed
 def test_zero_2_is_as_one(folder: Path) -> None:
     """Or as the two without it, which are as one; in mixed precision, whose rules it must not touch."""
     two, zero = report(folder, "two_bf16"), report(folder, "zero")
@@ -113,4 +125,29 @@ def test_zero_2_is_as_one(folder: Path) -> None:
     assert "torch.bfloat16" in zero["types"]["frozen"]
     assert zero["losses"] == pytest.approx(two["losses"], rel=1e-5)
     assert zero["eval_losses"] == pytest.approx(two["eval_losses"], rel=1e-5)
+    # Of the gradients before they are clipped: neither summed over the processes nor divided twice.
+    assert zero["norms"] == pytest.approx(two["norms"], rel=1e-4)
     check_weights(folder, "zero", "two_bf16")
+
+
+@pytest.mark.parametrize("name", ["two", pytest.param("zero", marks=needs_deepspeed)])
+def test_going_on_from_a_checkpoint_gives_the_same_bits(folder: Path, name: str) -> None:
+    once, again = report(folder, name), report(folder, f"{name}_resumed")
+    assert again["losses"] == once["losses"]
+    assert again["norms"] == once["norms"][1:]
+    weights, others = (trained(folder / run / "run/checkpoint-2") for run in (name, f"{name}_resumed"))
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(others[key], weights[key]) for key in weights)
+    begun = trained(folder / name / "run/checkpoint-1")
+    assert not all(torch.equal(begun[key], weights[key]) for key in weights)
+
+
+@needs_deepspeed
+def test_what_deepspeed_writes_is_counted(folder: Path) -> None:
+    """By memory.checkpoint_bytes, by which a disk is held to be large enough."""
+    checkpoint = folder / "zero/run/checkpoint-2"
+    model = load_model(checkpoint)
+    configure(model, Options(datasets=("d",), base="b", output=checkpoint))
+    cast(model, bf16=True)
+    counted = memory.checkpoint_bytes(model, deployed_bytes=2, deepspeed=True)
+    assert total_bytes([checkpoint]) == pytest.approx(counted, rel=0.03)
