@@ -28,18 +28,23 @@ from gr00t_ros.data.bag_recovery import find_files, is_bag
 from gr00t_ros.data.conversion_report import read_report
 from gr00t_ros.data.converting import LEAVE_OUT, MIN_SECONDS, SPLIT, Converted, ConvertOptions, Job
 from gr00t_ros.data.converting_jobs import Failed, run_jobs
-from gr00t_ros.data.converting_result import NOTHING_LEFT_OUT, chosen_sizes, conversion_record, lines_about
+from gr00t_ros.data.converting_result import (
+    NOTHING_LEFT_OUT,
+    chosen_sizes,
+    conversion_record,
+    lines_about,
+    rows_in_no_episode,
+)
 from gr00t_ros.data.dataset_form import FORMATS, V21
 from gr00t_ros.data.rows import Layout
 from gr00t_ros.data.video_writing import CODECS, VideoOptions
-from gr00t_ros.data.whole_files import partial_path, remove, storing
+from gr00t_ros.data.whole_files import alone, partial_path, remove, storing
 from gr00t_ros.errors import DatasetError
+from gr00t_ros.recording.names import DISCARDED
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.share import robot_file
 
 DESCRIPTION = __doc__
-# What a recorder calls an episode that it is about to delete.
-DISCARDED = ".discarded"
 # As the shell has it for a program that SIGINT ended.
 INTERRUPTED = 130
 
@@ -142,6 +147,21 @@ def _convert(options: argparse.Namespace, argv: Sequence[str], interruption: _In
     )
     work = partial_path(output)
     jobs = [Job(bag, robot_yaml, work / "bags" / _folder_name(bag), chosen) for bag in bags]
+    with alone(work):
+        _make(options, argv, interruption, robot, jobs)
+    return 0
+
+
+def _make(
+    options: argparse.Namespace,
+    argv: Sequence[str],
+    interruption: _Interruption,
+    robot: RobotConfig,
+    jobs: list[Job],
+) -> None:
+    """The dataset of all jobs, which differ in their bags only."""
+    output, work = options.output, partial_path(options.output)
+    robot_yaml, chosen = jobs[0].robot, jobs[0].options
     processes = options.jobs or len(os.sched_getaffinity(0))
     converted, failed = _run(jobs, min(processes, len(jobs)), interruption)
     for failure in failed:
@@ -151,7 +171,8 @@ def _convert(options: argparse.Namespace, argv: Sequence[str], interruption: _In
         raise DatasetError(
             f"{len(failed)} of {len(jobs)} bags could not be converted; {_kept(output)}: correct them{hint}"
         )
-    episodes, left_out = chosen_sizes([path for bag in converted for path in bag.episodes])
+    made_of = [path for bag in converted for path in bag.episodes]
+    episodes, left_out, other_sizes = chosen_sizes(made_of)
     if not episodes:
         raise DatasetError(f"{output}: {NOTHING_LEFT_OUT}")
     record = conversion_record(
@@ -167,11 +188,13 @@ def _convert(options: argparse.Namespace, argv: Sequence[str], interruption: _In
         options.format or V21,
         robot_yaml=robot_yaml,
         conversion=record,
+        left_out=rows_in_no_episode(converted, episodes, other_sizes),
         progress=interruption,
     )
     _put(made, output, options.force)
-    print("\n".join([*_report(output), *lines_about(converted, failed, left_out)]))
-    return 0
+    print(
+        "\n".join([*_report(output), *_rate_lines(robot, chosen), *lines_about(converted, failed, left_out)])
+    )
 
 
 def _run(
@@ -244,11 +267,11 @@ def _merge(options: argparse.Namespace, interruption: _Interruption) -> int:
         raise DatasetError("--merge joins datasets: give no bags with it")
     _refuse_existing(output, options.force)
     made = partial_path(output) / "dataset"
-    with storing(made):
-        remove(made)
-        made.parent.mkdir(parents=True, exist_ok=True)
-    merge(options.merge, made, fmt=options.format, progress=interruption)
-    _put(made, output, options.force)
+    with alone(made.parent):
+        with storing(made):
+            remove(made)
+        merge(options.merge, made, fmt=options.format, progress=interruption)
+        _put(made, output, options.force)
     print("\n".join(_report(output)))
     return 0
 
@@ -260,6 +283,15 @@ def _report(output: Path) -> Iterator[str]:
     sheet = output / "meta" / "contact_sheet.png"
     if sheet.is_file():
         yield f"contact sheet: {sheet}"
+
+
+def _rate_lines(robot: RobotConfig, chosen: ConvertOptions) -> Iterator[str]:
+    """A line where the dataset does not fit the robot YAML that goes with it."""
+    if chosen.fps != robot.step_rate:
+        yield (
+            f"note: rows are {chosen.fps:g} a second, the robot's step_rate is {robot.step_rate:g}: finetune "
+            "takes them when meta/robot.yaml has the step_rate at which the policy is to run"
+        )
 
 
 def _refuse_existing(output: Path, force: bool) -> None:

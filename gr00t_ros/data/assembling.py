@@ -54,6 +54,7 @@ class DatasetPlan:
         modality: of modality.json; None for a dataset without one.
         horizon: steps of an action chunk, for the relative-action statistics.
         conversion: what ``meta/conversion.json`` says about how the dataset came about.
+        left_out: {cause: rows} that belong to no episode, for the report.
         robot_yaml: the robot description to keep beside the data.
     """
 
@@ -64,6 +65,7 @@ class DatasetPlan:
     modality: Mapping[str, Any] | None
     horizon: int = HORIZON
     conversion: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
     robot_yaml: Path | None = None
 
 
@@ -75,6 +77,7 @@ def assemble(
     *,
     robot_yaml: str | Path | None = None,
     conversion: Mapping[str, Any] | None = None,
+    left_out: Mapping[str, int] | None = None,
     horizon: int = HORIZON,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -85,6 +88,7 @@ def assemble(
         fmt: ``v2.1`` or ``v3.0``.
         robot_yaml: copied to ``meta/robot.yaml``.
         conversion: provenance for ``meta/conversion.json``; episodes, drops and timing are added to it.
+        left_out: {cause: rows} that belong to none of the episodes, for the report.
         horizon: steps of an action chunk, for ``meta/relative_stats.json``.
         progress: called with (episodes done, all episodes).
 
@@ -106,6 +110,7 @@ def assemble(
         modality=modality_of(layout),
         horizon=horizon,
         conversion=dict(conversion or {}),
+        left_out=dict(left_out or {}),
         robot_yaml=None if robot_yaml is None else Path(robot_yaml),
     )
     return write_dataset([staged_source(episode) for episode in episodes], Path(output), plan, progress)
@@ -174,7 +179,7 @@ def _write(
     tasks: dict[str, int] = {}
     totals: dict[str, RunningStatistics] = {}
     images: dict[str, list[dict[str, Any]]] = {}
-    report = ReportMaker(plan.features, plan.fps)
+    report = ReportMaker(plan.features, plan.fps, plan.left_out)
     relative = RelativeActions(relations_of(plan.modality, plan.features), plan.horizon)
     frames = 0
     for index, source in enumerate(sources):

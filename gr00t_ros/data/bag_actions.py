@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from gr00t_ros.data.bag_trajectories import Trajectory
 from gr00t_ros.errors import Cause, MessageError, NotReady, RobotConfigError
 from gr00t_ros.group_values import to_checkpoint
+from gr00t_ros.recorded_time import by_header, command_age, max_ahead_ns
 from gr00t_ros.robot import ActionGroupConfig, RobotConfig, StateSource
 from gr00t_ros.robot_types import (
     EE_POSE,
@@ -37,15 +38,12 @@ from gr00t_ros.robot_types import (
     JOINT_VELOCITY,
     POSE,
     POSE_STAMPED,
-    RECEIVE,
     SCALAR,
     TWIST,
     TWIST_COLUMNS,
     TWIST_STAMPED,
-    VELOCITIES,
 )
 from gr00t_ros.rotations import from_quaternion, to_quaternion
-from gr00t_ros.sample_buffer import FUTURE_TOLERANCE_NS
 from gr00t_ros.state_reading import JointReader, Reader, stamp_ns
 from gr00t_ros.units import to_si
 
@@ -58,7 +56,6 @@ Measured = Mapping[str, float]
 _MAX_KEPT = 4096
 # As for measured poses.
 _QUATERNION_TOLERANCE = 0.02
-_STAMPED = (JOINT_TRAJECTORY, JOINT_STATE, POSE_STAMPED, TWIST_STAMPED)
 
 
 class _Held(Protocol):
@@ -92,19 +89,16 @@ class Commands:
         self._read = _reader(group, self.path)
         self._times: list[int] = []
         self._held: list[_Held] = []
-        limit_s = robot.recording.max_command_age
-        if group.representation in VELOCITIES:
-            # Then the receiver has stopped by itself: what it does from there on was not commanded.
-            limit_s = min(limit_s or math.inf, group.downstream_timeout)
-        self._max_age_ns = round(limit_s * 1e9) if limit_s else None
+        limit_s = command_age(robot, group)
+        self._max_age_ns = None if limit_s is None else round(limit_s * 1e9)
         self._limit_s = limit_s
 
     def time_of(self, header_ns: int | None, receive_ns: int) -> int:
-        """The time that counts for a message. Raises MessageError where its stamp is from the future; a
-        trajectory may begin later than it came."""
-        if header_ns is None or header_ns <= 0 or self.group.stamp == RECEIVE:
+        """The time that counts for a message. Raises MessageError where its stamp is from the future, or, of
+        a trajectory, which may begin later than it came, from too far ahead."""
+        if header_ns is None or header_ns <= 0 or not by_header(self.group):
             return receive_ns
-        if self.group.interface != JOINT_TRAJECTORY and header_ns > receive_ns + FUTURE_TOLERANCE_NS:
+        if header_ns > receive_ns + max_ahead_ns(self.group):
             raise MessageError(
                 f"{self.path}: found a stamp {(header_ns - receive_ns) / 1e9:.3f} s ahead of the recorder's "
                 f"clock on {self.group.topic}; synchronise the clocks, or set 'stamp: receive' for it"
@@ -191,11 +185,6 @@ class CommandActions:
         """Forget all commands."""
         for commands in self.groups.values():
             commands.clear()
-
-
-def stamped(group: ActionGroupConfig) -> bool:
-    """Whether the group's messages begin with a header."""
-    return group.interface in _STAMPED
 
 
 def future_state(robot: RobotConfig) -> Callable[[Mapping[str, Action]], dict[str, Action]]:

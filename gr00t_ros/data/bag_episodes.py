@@ -8,22 +8,17 @@ made.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from gr00t_ros.data.bag_recovery import RECORDING_SUFFIX
 from gr00t_ros.data.bags import Bag
 from gr00t_ros.data.bags_storage import Definition, Stored
 from gr00t_ros.data.bags_types import Types
-from gr00t_ros.errors import DatasetError, MessageError
+from gr00t_ros.errors import DatasetError, MessageError, RecordingError
+from gr00t_ros.recording.episode_record import EpisodeRecord
+from gr00t_ros.recording.names import EVENT_TYPE, RECORD_FILE, RECORDING
 from gr00t_ros.state_reading import stamp_ns
-
-# The recorder's, below whatever namespace its nodes have.
-EVENTS = "/episode_recorder/events"
-EVENTS_TOPIC = f"/gr00t{EVENTS}"
-EVENT_TYPE = "gr00t_ros/msg/EpisodeEvent"
-RECORD_FILE = "episode.json"
 
 AUTO, MARKS, INSTRUCTION, BAG = "auto", "marks", "instruction", "bag"
 RULES = (AUTO, MARKS, INSTRUCTION, BAG)
@@ -135,30 +130,33 @@ def read_mark(types: Types, stored: Stored) -> Mark:
 
 def bag_name(bag: Bag) -> str:
     """What a bag is called in the dataset: its folder, without what a killed recorder left behind it."""
-    return bag.path.resolve().name.removesuffix(RECORDING_SUFFIX)
+    return bag.path.resolve().name.removesuffix(RECORDING)
+
+
+def record_file(recording: Path) -> Path:
+    """Where the recorder wrote what it knows about a recording: in its folder, which a storage file that is
+    named instead of it is called after."""
+    folder = recording.parent
+    inside = recording.is_file() and recording.stem == folder.resolve().name.removesuffix(RECORDING)
+    return (folder if inside else recording) / RECORD_FILE
 
 
 def recorded_episode(bag: Bag) -> Episode | None:
-    """What the recorder wrote about the one episode of a bag, in the bag's folder; None where it did not.
+    """What the recorder wrote about the one episode of a bag; None where it did not.
 
     Raises:
         DatasetError: the file is damaged.
     """
-    path = bag.path / RECORD_FILE
+    path = record_file(bag.path)
     if not path.is_file():
         return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        keys = ("episode", "instruction", "told", "label")
-        texts = {key: str(record.get(key) or "").strip() for key in keys}
-    except (OSError, ValueError, AttributeError) as error:
-        raise DatasetError(f"{path}: cannot be read ({error}); remove it to convert without it") from error
-    return Episode(
-        texts["episode"] or bag_name(bag),
-        texts["instruction"],
-        texts["instruction"] not in ("", texts["told"]),
-        texts["label"],
-    )
+        record = EpisodeRecord.read(path)
+    except RecordingError as error:
+        raise DatasetError(f"{error}; remove it to convert without it") from error
+    instruction = record.instruction.strip()
+    corrected = instruction not in ("", record.told.strip())
+    return Episode(record.episode, instruction, corrected, record.label)
 
 
 def chosen_rule(rule: str, marks: Marks, bag: Bag) -> str:

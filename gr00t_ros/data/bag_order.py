@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from gr00t_ros.data.bags_storage import apart
+from gr00t_ros.sample_buffer import FUTURE_TOLERANCE_NS
 
 T = TypeVar("T")
-
-# The longest window, whatever a YAML allows as age: at 60 raw frames of 640x480 a second 55 MB are held.
-MAX_WINDOW_NS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -36,17 +34,26 @@ def by_time(arrivals: Iterable[Timed[T]], window_ns: int) -> Iterator[Timed[T] |
     """``arrivals`` (in the order of recording) in the order of their times.
 
     Each is held until something arrives ``window_ns`` after its time. What comes later than that after its
-    own time is passed on at once, behind things that are newer. Memory holds what arrives in a window.
+    own time is passed on at once, behind things that are newer. What belongs to a time after the last arrival
+    (a trajectory that was to begin later) never came to be. Memory holds what arrives in a window, and what
+    is ahead of it.
     """
     held: list[tuple[int, int, Timed[T]]] = []
     newest = 0
     for count, arrival in enumerate(arrivals):
         if apart(newest, arrival.receive_ns):
-            yield from (heapq.heappop(held)[2] for _ in range(len(held)))
+            yield from _rest(held, newest)
             yield SetBack(newest - arrival.receive_ns)
             newest = 0
         newest = max(newest, arrival.receive_ns)
         heapq.heappush(held, (arrival.time_ns, count, arrival))
         while held and held[0][0] <= newest - window_ns:
             yield heapq.heappop(held)[2]
-    yield from (heapq.heappop(held)[2] for _ in range(len(held)))
+    yield from _rest(held, newest)
+
+
+def _rest(held: list[tuple[int, int, Timed[T]]], newest_ns: int) -> Iterator[Timed[T]]:
+    """What is left when nothing more comes after ``newest_ns``."""
+    while held and held[0][0] <= newest_ns + FUTURE_TOLERANCE_NS:
+        yield heapq.heappop(held)[2]
+    held.clear()

@@ -24,8 +24,6 @@ from gr00t_ros.data.bags_storage import Storage
 from gr00t_ros.errors import DatasetError
 
 METADATA = "metadata.yaml"
-# What a recorder calls a folder until the episode in it has ended.
-RECORDING_SUFFIX = ".recording"
 _STORAGES: Mapping[str, Any] = {
     bags_mcap.SUFFIX: bags_mcap.McapFile,
     bags_sqlite.SUFFIX: bags_sqlite.SqliteFile,

@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from gr00t_ros.data.bag_actions import Action, CommandActions, Commands, future_state, stamped
+from gr00t_ros.data.bag_actions import Action, CommandActions, Commands, future_state
 from gr00t_ros.data.bag_episodes import (
     AUTO,
-    EVENT_TYPE,
     INSTRUCTION,
     MARKS,
     Episode,
@@ -32,16 +31,18 @@ from gr00t_ros.data.bag_episodes import (
     read_mark,
     recorded_episode,
 )
-from gr00t_ros.data.bag_order import MAX_WINDOW_NS, SetBack, Timed, by_time
-from gr00t_ros.data.bag_topics import needed_topics, resolved
+from gr00t_ros.data.bag_order import SetBack, Timed, by_time
+from gr00t_ros.data.bag_times import MessageTimes
+from gr00t_ros.data.bag_topics import in_bag, needed_topics
 from gr00t_ros.data.bags import Bag
 from gr00t_ros.data.bags_storage import Stored
-from gr00t_ros.data.bags_types import header_stamp
 from gr00t_ros.data.rows import Row
 from gr00t_ros.errors import Cause, MessageError, NotReady
 from gr00t_ros.observation import Observation, ObservationBuilder
+from gr00t_ros.recorded_time import COMMANDS, window_ns
+from gr00t_ros.recording.names import EVENT_TYPE
 from gr00t_ros.robot import RobotConfig
-from gr00t_ros.robot_types import HEADER, JOINT_STATE
+from gr00t_ros.robot_types import JOINT_STATE
 from gr00t_ros.sample_buffer import FUTURE_TOLERANCE_NS
 
 # How far after a camera frame the grid is laid, in steps. On the frames themselves a jitter of microseconds
@@ -88,6 +89,7 @@ class BagRows:
             DatasetError: the bag lacks a topic, or has another type than the robot's YAML says.
             RobotConfigError: actions from future states, where a state is missing.
         """
+        robot = in_bag(robot, bag)
         self._bag, self._robot, self._task = bag, robot, task
         self._step = _NS / fps
         self._marks = Marks.of(bag)
@@ -95,7 +97,7 @@ class BagRows:
         self._recorded = recorded_episode(bag)
         self._next_state = None
         self._actions: CommandActions | None = None
-        if robot.recording.action_source == "commands":
+        if robot.recording.action_source == COMMANDS:
             self._actions = CommandActions(robot, round(self._step), self._measured)
         else:
             self._next_state = future_state(robot)
@@ -108,16 +110,14 @@ class BagRows:
         # The newest message of each topic with positions of joints.
         self._joints: dict[str, Any] = {s.topic: None for s in robot.state.values() if s.type == JOINT_STATE}
         self._cameras = {source.topic for source in robot.video.values()}
-        self._by_header = {s.topic for _, s in robot.sources() if s.stamp == HEADER}
         self._commands: Mapping[str, Commands] = self._actions.by_topic if self._actions else {}
-        self._instruction_topic = resolved(robot.instruction.topic, bag)
+        self._times = MessageTimes(bag, robot, self._commands, self._feed)
+        self._instruction_topic = robot.instruction.topic
         texts = [task, robot.instruction.default, *(episode.instruction for episode in self._marks.episodes)]
         texts.append(self._recorded.instruction if self._recorded is not None else "")
         told = any(text and text.strip() for text in texts)
         self.topics = needed_topics(bag, robot, commands=self._actions is not None, told=told)
-        # What comes later than its own max_age after its stamp would have been too old when it came.
-        ages = [source.max_age for _, source in robot.sources()]
-        self._window_ns = min(round(max(ages) * _NS), MAX_WINDOW_NS)
+        self._window_ns = window_ns(source.max_age for _, source in robot.sources())
         self.drops: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.texts: dict[str, str] = {}
@@ -149,6 +149,8 @@ class BagRows:
             yield from self._rows_until(event.time_ns)
             self._take(event)
         yield from self._rows_until(self._frame_ns + round(_TAIL * self._step))
+        if self.rule == MARKS and self._episode is not None:
+            self.notes.append(f"{self._episode.name} has no STOP: it goes on to the end of the recording")
         self._close()
 
     # ---- messages ------------------------------------------------------------------------------
@@ -157,28 +159,17 @@ class BagRows:
         for stored in self._bag.stored(self.topics):
             self.at_ns = stored.receive_ns
             self.heartbeat()
+            if self._task is not None and stored.topic == self._instruction_topic:
+                continue
             try:
-                time = self._time_of(stored)
+                time = self._times.of(stored)
             except MessageError as error:
                 self._refuse(stored.topic, error)
                 continue
+            if time > stored.receive_ns + FUTURE_TOLERANCE_NS:
+                # A trajectory that waits for its time must not hold the chunk that it is a view of.
+                stored = stored._replace(data=memoryview(bytes(stored.data)))
             yield Timed(time, stored.receive_ns, stored)
-
-    def _time_of(self, stored: Stored) -> int:
-        """The time to which a message belongs. Raises MessageError for a message that is refused."""
-        topic = stored.topic
-        if topic in self._by_header:
-            time = header_stamp(stored.data)
-            if not 0 < time <= stored.receive_ns + FUTURE_TOLERANCE_NS:
-                self._feed(stored)  # raises, with the sentence that the live node would log
-            return time
-        if topic in self._commands:
-            commands = self._commands[topic]
-            header = header_stamp(stored.data) if stamped(commands.group) else None
-            return commands.time_of(header, stored.receive_ns)
-        if stored.type == EVENT_TYPE:
-            return read_mark(self._bag.types, stored).time_ns
-        return stored.receive_ns
 
     def _feed(self, stored: Stored) -> None:
         message = self._bag.types.decode(stored.type, stored.data, stored.topic)
@@ -306,7 +297,10 @@ class BagRows:
     def _rows_until(self, end_ns: int) -> Iterator[Part | Row]:
         """The rows that are due before ``end_ns``. Nothing has come in the meantime, so after one that is
         left out all others are left out for the same reason."""
-        if self._start is None:
+        if self._start is None or self._episode is None:
+            return
+        if self._episode.discarded:  # as if there were none: the grid goes on, nothing is missing
+            self._k = max(self._k, math.ceil((end_ns - self._start) / self._step))
             return
         while (due_ns := self._start + round(self._k * self._step)) < end_ns:
             cause = yield from self._row(due_ns)
@@ -319,8 +313,6 @@ class BagRows:
     def _row(self, due_ns: int) -> Generator[Part | Row, None, Cause | None]:
         """One row, or with future states the one before it; returns the cause when it is left out."""
         assert self._episode is not None
-        if self._episode.discarded:
-            return None
         observation = self._observation(due_ns)
         if isinstance(observation, Cause):
             return observation

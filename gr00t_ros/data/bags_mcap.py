@@ -9,6 +9,7 @@ written, as views of a chunk's memory: they are not copied.
 
 from __future__ import annotations
 
+import heapq
 import os
 import zlib
 from collections import Counter
@@ -32,6 +33,8 @@ _CHUNK_HEAD = Struct("<QQQI")  # first and last log time, uncompressed size, CRC
 _SHORT, _INT, _LONG = Struct("<H"), Struct("<I"), Struct("<Q")
 # A record of another kind than a message or a chunk is small: what claims to be longer is damage.
 _MAX_OTHER = 256 * 1024 * 1024
+# What a chunk may unpack to; recorders close them at a few megabytes, or behind the message that fills them.
+_MAX_CHUNK = 1 << 32
 
 
 class McapFile:
@@ -62,20 +65,19 @@ class McapFile:
                 yield from self._messages(begin, records, wanted, first, last)
 
     def by_time(self, topics: Collection[str] | None = None) -> Iterator[Stored]:
-        """The same in the order of receive times, for a file that holds one topic after another. The memory
-        that it takes is that of the chunks that overlap in time."""
-        import heapq
-
+        """The same in the order of receive times, for a file that holds one topic after another, in chunks or
+        without. The memory that it takes is that of the chunks that overlap in time."""
         with self._open() as file:
-            spans = sorted(self._chunk_spans(file))
+            spans = sorted(self._spans(file))
             held: list[tuple[int, int, Stored]] = []
             count = 0
-            for first, offset, length in spans:
+            wanted = None if topics is None else frozenset(topics)
+            for first, offset, length, chunked in spans:
                 while held and held[0][0] < first:
                     yield heapq.heappop(held)[2]
                 file.seek(offset)
-                records = self._chunk(file.read(length), offset)
-                wanted = None if topics is None else frozenset(topics)
+                data = file.read(length)
+                records = self._chunk(data, offset) if chunked else memoryview(data)
                 for stored in self._messages(offset, records, wanted, -1, 2**63):
                     heapq.heappush(held, (stored.receive_ns, count, stored))
                     count += 1
@@ -153,7 +155,7 @@ class McapFile:
             whole = len(data) == packed
         else:
             try:
-                data, whole = decompressed(data, compression, size), len(data) == packed
+                data, whole = decompressed(data, compression, min(size, _MAX_CHUNK)), len(data) == packed
             except DatasetError as error:
                 self._note(f"has a chunk at byte {offset} that cannot be used ({error})")
                 return memoryview(b"")
@@ -253,7 +255,8 @@ class McapFile:
             counts[self._channels.get(channel, ("", ""))[0]] += count
         if chunks != len(spans):
             return None
-        if not _ascending((first, last) for _, first, last in sorted(spans)):
+        loose = not spans and any(counts.values())  # no index says in which order they are
+        if loose or not _ascending((first, last) for _, first, last in sorted(spans)):
             return self._scan(file)
         return Survey(self._topics(), dict(counts), start_ns, end_ns, self._definitions(), True)
 
@@ -279,13 +282,17 @@ class McapFile:
             by_topic=back and grouped,
         )
 
-    def _chunk_spans(self, file: BinaryIO) -> Iterator[tuple[int, int, int]]:
-        """(first time, offset of the content, its length) of every chunk."""
+    def _spans(self, file: BinaryIO) -> Iterator[tuple[int, int, int, bool]]:
+        """(first time, offset, length, whether it is a chunk) of the content of every chunk, and of every
+        message between them as a record."""
         for opcode, begin, length in self._walk(file):
+            file.seek(begin)
             if opcode == _CHUNK:
-                file.seek(begin)
                 first, _, _, _ = _CHUNK_HEAD.unpack(_padded(file.read(_CHUNK_HEAD.size)))
-                yield first, begin, length
+                yield first, begin, length, True
+            elif opcode == _MESSAGE and length >= _MESSAGE_HEAD.size:
+                _, _, time, _ = _MESSAGE_HEAD.unpack(file.read(_MESSAGE_HEAD.size).ljust(_MESSAGE_HEAD.size))
+                yield time, begin - _RECORD.size, _RECORD.size + length, False
 
 
 def _ascending(spans: Iterator[tuple[int, int]]) -> bool:

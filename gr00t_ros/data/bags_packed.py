@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""zstd and lz4 as rosbag2 uses them, also of data whose end is missing.
-
-Which library gives zstd depends on the Python version and on the version of rosbags, which needs one itself.
-"""
+"""zstd and lz4 as rosbag2 uses them, also of data whose end is missing."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gr00t_ros.errors import DatasetError
+from gr00t_ros.zstd import ZSTANDARD, zstd_library
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 ZSTD_SUFFIXES = (".zstd", ".zst")
@@ -20,17 +18,18 @@ _DAMAGED: tuple[type[Exception], ...] = (EOFError, ValueError, RuntimeError, Mem
 
 
 def decompressed(data: memoryview, compression: str, size: int) -> memoryview:
-    """The contents of ``data``, at most ``size`` bytes; of data that is cut off, what can be had.
+    """The contents of ``data``, at most ``size`` bytes, whatever it claims to hold; of data that is cut off,
+    what can be had.
 
     Raises:
         DatasetError: unknown compression, or the data is damaged.
     """
     try:
         if compression == "zstd":
-            return memoryview(_zstd().decompress(bytes(data)))
+            return memoryview(_zstd_up_to(bytes(data), size))
         if compression == "lz4":
             lz4 = importlib.import_module("lz4.frame")
-            return memoryview(lz4.LZ4FrameDecompressor().decompress(data))
+            return memoryview(lz4.LZ4FrameDecompressor().decompress(data, max_length=size))
     except ImportError as error:
         raise DatasetError(f"{compression} needs a Python package that is not installed ({error})") from None
     except _DAMAGED + _zstd_errors() as error:
@@ -64,24 +63,24 @@ def room_for(path: Path, needed: int) -> None:
         )
 
 
-def _zstd_module() -> Any:
-    for name in ("compression.zstd", "backports.zstd", "zstandard"):
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            continue
-    raise ImportError("backports.zstd")
+def _zstd_up_to(data: bytes, size: int) -> bytes:
+    zstd = zstd_library()
+    if zstd.__name__ == ZSTANDARD:
+        unpacked: bytes = zstd.ZstdDecompressor().stream_reader(data).read(size)
+    else:
+        unpacked = zstd.ZstdDecompressor().decompress(data, max_length=size)
+    return unpacked
 
 
 def _zstd() -> Any:
     """A streaming decompressor: ``decompress``, ``eof``, ``unused_data``."""
-    module = _zstd_module()
-    found = module.ZstdDecompressor()
-    return found.decompressobj() if module.__name__ == "zstandard" else found
+    zstd = zstd_library()
+    found = zstd.ZstdDecompressor()
+    return found.decompressobj() if zstd.__name__ == ZSTANDARD else found
 
 
 def _zstd_errors() -> tuple[type[Exception], ...]:
     try:
-        return (_zstd_module().ZstdError,)
+        return (zstd_library().ZstdError,)
     except ImportError:
         return ()

@@ -21,10 +21,7 @@ from gr00t_ros.errors import DatasetError, MessageError
 # Between the parts of a definition in IDL, as recorders write it.
 _RULE = "=" * 80 + "\n"
 _IDL = "IDL: "
-_LITTLE, _BIG = struct.Struct("<iI"), struct.Struct(">iI")
 _ENCAPSULATION = 4
-_HEADER_END = _ENCAPSULATION + 8
-_NS = 1_000_000_000
 
 
 class Types:
@@ -82,15 +79,6 @@ def _decoded(store: Any, kind: str, data: memoryview) -> Any:
     if end + _ENCAPSULATION > len(data):
         raise SerdeError(f"{len(data)} bytes, which end before the message does")
     return message
-
-
-def header_stamp(data: memoryview) -> int:
-    """The stamp in ns of a message that begins with a std_msgs/Header, from its bytes alone. Raises
-    MessageError."""
-    if len(data) < _HEADER_END:
-        raise MessageError(f"found {len(data)} bytes, expected a message that begins with a header")
-    seconds, rest = (_LITTLE if data[1] & 1 else _BIG).unpack_from(data, 4)
-    return int(seconds) * _NS + int(rest)
 
 
 def _parsed(kind: str, definition: Definition) -> Any:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -118,11 +119,14 @@ def _timing_lines(timing: Timing) -> list[str]:
 class ReportMaker:
     """Collects what a report says while the episodes of a dataset pass by."""
 
-    def __init__(self, features: Mapping[str, Any], fps: float) -> None:
+    def __init__(
+        self, features: Mapping[str, Any], fps: float, left_out: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        """``left_out`` counts, by cause, rows that belong to no episode of the dataset."""
         self._features = features
         self._fps = fps
         self._episodes: list[EpisodeLine] = []
-        self._drops: Counter[str] = Counter()
+        self._drops: Counter[str] = Counter(left_out)
         self._timings: list[Timing] = []
         self._repeated: Counter[str] = Counter()
         self._starts: list[int] = []

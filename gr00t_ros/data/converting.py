@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gr00t_ros.data.bag_episodes import AUTO, RECORD_FILE, Episode, bag_name
+from gr00t_ros.data.bag_episodes import AUTO, Episode, bag_name, record_file
 from gr00t_ros.data.bag_recovery import find_files
 from gr00t_ros.data.bag_rows import BagRows, Part
 from gr00t_ros.data.bags import Bag
@@ -32,6 +32,8 @@ from gr00t_ros.robot import RobotConfig
 _FORM = 1
 RECORD = "bag.json"
 SPLIT, LEAVE_OUT = "split", "leave-out"
+# Why rows that were made are in no episode; a label is another reason.
+TOO_SHORT, WITH_GAPS = "too short", "episode with gaps"
 # A part this short (s) is the debris of a gap: fewer steps than any action chunk has.
 MIN_SECONDS = 0.5
 # How often progress is told, s.
@@ -66,7 +68,7 @@ class Job:
         """What the result is made from; JSON. Raises DatasetError where the bag cannot be found."""
         files = []
         # What the recorder wrote beside the bag may be corrected by hand or by a label at any time.
-        beside = [path for path in (self.bag / RECORD_FILE,) if path.is_file()]
+        beside = [path for path in (record_file(self.bag),) if path.is_file()]
         for path in (*find_files(self.bag).paths, *beside):
             status = path.stat()
             files.append([path.name, status.st_size, status.st_mtime_ns])
@@ -79,9 +81,9 @@ class Job:
 class Converted:
     """What became of a bag: ``episodes`` are staged folders, in order.
 
-    ``drops`` counts rows by cause, ``refused`` messages by topic; ``texts`` has a sentence for each of them.
-    ``notes`` are things to know. ``seconds`` is the length of the recording, ``skipped`` says that all this
-    was there before.
+    ``drops`` counts rows that are in no episode by cause, ``refused`` messages by topic; ``texts`` has a
+    sentence for each of them. ``notes`` are things to know. ``seconds`` is the length of the recording,
+    ``skipped`` says that all this was there before.
     """
 
     name: str
@@ -180,6 +182,9 @@ class _Work:
         self._name = bag_name(bag)
         self._made: list[tuple[Path, Part, int]] = []
         self._unwanted = 0  # episodes that the options leave out
+        self._left_out: Counter[str] = Counter()  # their rows
+        self._texts: dict[str, str] = {}
+        self._broken: list[Episode] = []  # those with more than one part
         self._notes: list[str] = []
         self._total = 0
         self._counted: Counter[str] = Counter()
@@ -191,13 +196,14 @@ class _Work:
         """Makes all episodes."""
         try:
             for item in self._rows:
-                if isinstance(item, Row):
-                    if self._writer is not None:
-                        self._writer.add(item)
-                        self._total += 1
-                else:
+                if not isinstance(item, Row):
                     self._finish()
                     self._open(item)
+                elif self._writer is not None:
+                    self._writer.add(item)
+                    self._total += 1
+                elif self._part is not None:
+                    self._left_out[_labelled(self._part.episode)] += 1
             self._finish()
         except BaseException:
             if self._writer is not None:
@@ -217,18 +223,20 @@ class _Work:
             tuple(path for path, _, _ in self._made),
             sum(count for _, _, count in self._made),
             (self._bag.end_ns - self._bag.start_ns) / 1e9,
-            dict(rows.drops),
+            dict(rows.drops + self._left_out),
             dict(rows.refused),
-            dict(rows.texts),
+            {**self._texts, **rows.texts},
             tuple(dict.fromkeys(notes)),
         )
 
     def _open(self, part: Part) -> None:
         self._part = part
         self._writer = None
-        if part.episode.label and part.episode.label in self._options.leave_out:
-            self._unwanted += 1
-            self._notes.append(f"{_shown(part)} is labelled {part.episode.label} and left out")
+        if part.part > 0:
+            self._broken.append(part.episode)
+        label = part.episode.label
+        if label and label in self._options.leave_out:
+            self._leave_out(_labelled(part.episode), 0, f"{_shown(part)} is labelled {label} and left out")
             return
         folder = self._job.folder / f"episode_{len(self._made):06d}"
         self._writer = EpisodeWriter(folder, self._layout, self._options.video)
@@ -236,25 +244,35 @@ class _Work:
     def _finish(self) -> None:
         """Ends the part under way, with what was left out since the one before ended."""
         writer, part = self._writer, self._part
-        if writer is None or part is None:
+        if part is None:
+            return
+        drops = self._rows.drops - self._counted
+        self._counted = self._rows.drops.copy()
+        if writer is None:
             return
         count = len(writer)
         if count < max(1, round(self._options.min_seconds * self._options.fps)):
             writer.abort()
             self._total -= count
-            self._unwanted += count > 0
             seconds = count / self._options.fps
-            self._notes.append(
+            self._leave_out(
+                TOO_SHORT,
+                count,
                 f"{_shown(part)} has {count} rows ({seconds:.2f} s) and is left out: shorter than "
-                f"{self._options.min_seconds:g} s"
+                f"{self._options.min_seconds:g} s",
             )
         else:
-            drops = self._rows.drops - self._counted
-            self._counted = self._rows.drops.copy()
             folder = self._job.folder / f"episode_{len(self._made):06d}"
             writer.finish(self._source(part.episode, part), drops)
             self._made.append((folder, part, count))
         self._writer = None
+
+    def _leave_out(self, cause: str, rows: int, note: str) -> None:
+        """Counts an episode that the options leave out, or a part of one."""
+        self._unwanted += 1
+        self._left_out[cause] += rows
+        self._texts.setdefault(cause, note)
+        self._notes.append(note)
 
     def _source(self, episode: Episode, part: Part) -> dict[str, Any]:
         return {
@@ -266,14 +284,15 @@ class _Work:
         }
 
     def _leave_out_broken(self) -> None:
-        """Removes the episodes that have more than one part."""
-        parts: Counter[int] = Counter(id(part.episode) for _, part, _ in self._made)
+        """Removes the episodes that have more than one part, also where only one was long enough."""
         kept = []
         for path, part, count in self._made:
-            if parts[id(part.episode)] > 1 or part.part > 0:
+            if any(episode is part.episode for episode in self._broken):
                 remove(path)
-                self._unwanted += 1
-                self._notes.append(f"{_shown(part)} is left out: its episode has gaps ({part.because})")
+                because = f" ({part.because})" if part.because else ""
+                self._leave_out(
+                    WITH_GAPS, count, f"{_shown(part)} is left out: its episode has gaps{because}"
+                )
             else:
                 kept.append((path, part, count))
         self._made = kept
@@ -297,6 +316,10 @@ class _Work:
         read = max(0, self._rows.at_ns - self._bag.start_ns)
         share = min(1.0, read / max(1, self._bag.end_ns - self._bag.start_ns))
         self._tell(Progress(share, self._total, read / 1e9))
+
+
+def _labelled(episode: Episode) -> str:
+    return f"label {episode.label}"
 
 
 def _shown(part: Part) -> str:

@@ -16,12 +16,13 @@ from gr00t_ros.data.lerobot_writing import read_staged
 from gr00t_ros.robot import RobotConfig
 
 NOTHING_LEFT_OUT = "no episode is left for a dataset"
+ANOTHER_SIZE = "another picture size"
 Sizes = tuple[tuple[str, int, int], ...]
 
 
-def chosen_sizes(episodes: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """The episodes whose pictures have the size of most rows, and a sentence for each of the others: a
-    dataset has one size a camera."""
+def chosen_sizes(episodes: Sequence[Path]) -> tuple[list[Path], list[str], int]:
+    """The episodes whose pictures have the size of most rows, a sentence for each of the others, and how many
+    rows those have: a dataset has one size a camera."""
     rows: Counter[Sizes] = Counter()
     members: dict[Sizes, list[Path]] = defaultdict(list)
     named: dict[Path, str] = {}
@@ -36,7 +37,7 @@ def chosen_sizes(episodes: Sequence[Path]) -> tuple[list[Path], list[str]]:
         part = f" (part {source['part'] + 1})" if source.get("part") else ""
         named[path] = f"{source.get('episode', path.name)}{part}, {staged.length} rows"
     if not rows:
-        return [], []
+        return [], [], 0
     wanted = rows.most_common(1)[0][0]
     left_out = [
         f"{named[path]} is left out: {_shown(sizes)}, the others have {_shown(wanted)}; make it a dataset of "
@@ -45,7 +46,21 @@ def chosen_sizes(episodes: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if sizes != wanted
         for path in paths
     ]
-    return [path for path in episodes if path in set(members[wanted])], left_out
+    kept = set(members[wanted])
+    return [path for path in episodes if path in kept], left_out, rows.total() - rows[wanted]
+
+
+def rows_in_no_episode(
+    converted: Sequence[Converted], episodes: Sequence[Path], other_sizes: int
+) -> dict[str, int]:
+    """Of the rows that were left out those that none of ``episodes``, which make the dataset, tells of."""
+    left_out: Counter[str] = Counter()
+    for bag in converted:
+        left_out.update(bag.drops)
+    for path in episodes:
+        left_out.subtract(read_staged(path).drops)
+    left_out[ANOTHER_SIZE] += other_sizes
+    return {cause: count for cause, count in left_out.items() if count > 0}
 
 
 def conversion_record(

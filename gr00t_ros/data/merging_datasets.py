@@ -8,7 +8,9 @@ copy, in another format where that is asked for.
 
 from __future__ import annotations
 
+import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,8 @@ def merge(
 
     Raises:
         DatasetError: one cannot be read, or differs from the first in its columns, rate, robot or
-            modality.json, with what differs; ``output`` exists; the disk is full.
+            modality.json, with what differs; a share of a conversion is missing or given twice; ``output``
+            exists; the disk is full.
     """
     opened = [LeRobotDataset(path) for path in datasets]
     if not opened:
@@ -60,6 +63,7 @@ def merge(
     for other in opened[1:]:
         _refuse_other(first, features, other)
     records = [_conversion(dataset) for dataset in opened]
+    _refuse_other_shares(opened, records)
     plan = DatasetPlan(
         fmt=fmt or (V30 if first.version == V30 else V21),
         robot_type=str(first.info.get("robot_type") or ""),
@@ -68,6 +72,7 @@ def merge(
         modality=first.modality,
         horizon=int(records[0].get("relative_horizon", HORIZON)),
         conversion=_joined(opened, records),
+        left_out=_left_out(records),
         robot_yaml=_robot_yaml(opened),
     )
     sources = [
@@ -116,6 +121,40 @@ def _shown(feature: Mapping[str, Any] | None) -> str:
 def _conversion(dataset: LeRobotDataset) -> dict[str, Any]:
     path = dataset.path / "meta/conversion.json"
     return read_json(path, "how the dataset was made") if path.is_file() else {}
+
+
+def _refuse_other_shares(opened: list[LeRobotDataset], records: list[dict[str, Any]]) -> None:
+    """Shares of one conversion are merged all, and none of them twice."""
+    shares: dict[str, list[int]] = {}  # by what says that they belong together
+    seen: dict[str, LeRobotDataset] = {}  # by what each was made of
+    for dataset, record in zip(opened, records, strict=True):
+        if not record.get("shard"):
+            continue
+        number, count = record["shard"]
+        bags = json.dumps([number, record.get("bags"), record.get("options")])
+        if bags in seen:
+            raise DatasetError(f"{dataset.path}: is the same share {number}/{count} as {seen[bags].path}")
+        seen[bags] = dataset
+        shares.setdefault(json.dumps([count, record.get("options")]), []).append(number)
+    for about, numbers in shares.items():
+        count = json.loads(about)[0]
+        have = Counter(numbers)  # of two conversions with the same options, each number twice
+        missing = [n for n in range(1, count + 1) if have[n] < max(have.values())]
+        if missing:
+            raise DatasetError(
+                f"share {', '.join(f'{n}/{count}' for n in missing)} is missing: a merge takes all shares of "
+                "a conversion"
+            )
+
+
+def _left_out(records: list[dict[str, Any]]) -> dict[str, int]:
+    """{cause: rows} that belong to no episode, of all datasets."""
+    left_out: Counter[str] = Counter()
+    for record in records:
+        left_out.update((record.get("report") or {}).get("drops") or {})
+        for episode in record.get("episodes") or []:
+            left_out.subtract(episode.get("drops") or {})
+    return {cause: count for cause, count in left_out.items() if count > 0}
 
 
 def _joined(opened: list[LeRobotDataset], records: list[dict[str, Any]]) -> dict[str, Any]:

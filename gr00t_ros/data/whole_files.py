@@ -9,6 +9,7 @@ run removes, and never something that looks finished.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ import av
 from gr00t_ros.errors import DatasetError
 
 SUFFIX = ".partial"
+LOCK = "lock"
 # What the system says when there is no room.
 _FULL = {
     errno.ENOSPC: "no space left",
@@ -61,6 +63,26 @@ class WholeFolder:
     def discard(self) -> None:
         """Removes what was written."""
         shutil.rmtree(self.partial, ignore_errors=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Makes ``folder`` and keeps other processes from working in it. Raises DatasetError where one does."""
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DatasetError(
+                f"{folder}: another process works there; wait for it, or name another"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)
 
 
 def remove(path: Path) -> None:

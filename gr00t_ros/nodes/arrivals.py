@@ -19,9 +19,9 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from rosgraph_msgs.msg import Clock
 
-from gr00t_ros.nodes.polling import Polled, nothing
+from gr00t_ros.nodes.polling import Polled, nothing, taken
 from gr00t_ros.nodes.qos import silent_event_callbacks
-from gr00t_ros.recording.topic_audit import header_stamp_ns
+from gr00t_ros.recorded_time import header_stamp_ns
 
 # Clock messages remembered: those of several seconds, which is longer than messages wait to be taken.
 CLOCKS = 4096
@@ -86,10 +86,3 @@ def sequence(info: Any) -> int | None:
 def known(info: Any, name: str) -> Any:
     """What the middleware knows about a message: a mapping in rclpy since Humble."""
     return info.get(name) if isinstance(info, Mapping) else getattr(info, name, None)
-
-
-def taken(subscription: Subscription) -> Any:
-    """The oldest message that waits and what the middleware knows about it, or None."""
-    # What rclpy's executor does; rclpy has no public call for it.
-    with subscription.handle:
-        return subscription.handle.take_message(subscription.msg_type, subscription.raw)

@@ -15,9 +15,9 @@ from gr00t_ros.nodes.replay_sources import time_of
 from gr00t_ros.recording.definitions import Definitions
 from gr00t_ros.recording.episode import Episode, Mark
 from gr00t_ros.recording.episode_record import EpisodeRecord
+from gr00t_ros.recording.names import EVENT_TYPE, EVENTS
 
-EVENTS = "episode_recorder/events"
-EVENT_TYPE, TEXT_TYPE = "gr00t_ros/msg/EpisodeEvent", "std_msgs/msg/String"
+TEXT_TYPE = "std_msgs/msg/String"
 
 
 class EpisodeMarks:
@@ -29,6 +29,11 @@ class EpisodeMarks:
         self.topic = node.resolve_topic_name(EVENTS)
         self._event, self._text = definitions.of(EVENT_TYPE), definitions.of(TEXT_TYPE)
         self._publisher = node.create_publisher(EpisodeEvent, EVENTS, 10)
+
+    @property
+    def unheard(self) -> str:
+        """A sentence where nobody listens to the marks, so that no bag will have them; else empty."""
+        return "" if self._publisher.get_subscription_count() else f"nobody records {self.topic}"
 
     def give(self, kind: int, record: EpisodeRecord, time_ns: int) -> None:
         """One mark, of one of EpisodeEvent's kinds."""

@@ -159,8 +159,10 @@ class EpisodeRecorder(Node):
 
     def _record_text(self, episode: Episode, heard: Heard) -> None:
         # A latched text from before the episode that discovery brings only now is not news, and must not
-        # take the place of what the episode was started with.
-        if heard.sent_ns and heard.sent_ns < self._began_ns and episode.record.instruction:
+        # take the place of what the episode was started with. (What a known publisher says is, whatever the
+        # clock of its machine has it.)
+        before = 0 < heard.sent_ns < self._began_ns
+        if heard.latched and before and episode.record.instruction:
             return
         episode.add(self._instruction_topic, heard.data, heard.received_ns)
 
@@ -192,6 +194,7 @@ class EpisodeRecorder(Node):
             record = self._label(request.episode.strip(), request.label.strip(), request.instruction)
             response.episode = record.episode
             text = f"{record.episode}: label {record.label!r}, instruction {record.instruction!r}"
+            text += self._unheard()
             self.get_logger().info(text)
             return text
 
@@ -229,6 +232,7 @@ class EpisodeRecorder(Node):
         else:
             self._marked = MarkedEpisode(self.folder, record)
             self._marks.give(EpisodeEvent.START, record, start_ns)
+            notes += [self._marks.unheard] if self._marks.unheard else []
         self.problem, self._dropped_told = "", 0
         self._causes.remove("")
         message = "; ".join([f"{name} begins", *notes])
@@ -283,8 +287,9 @@ class EpisodeRecorder(Node):
             self._last = ""
         else:
             raise RecordingError("no episode is being recorded, and none has been since this node began")
-        self.get_logger().info(f"{record.episode} is thrown away")
-        return f"{record.episode} is thrown away"
+        text = f"{record.episode} is thrown away{self._unheard()}"
+        self.get_logger().info(text)
+        return text
 
     def _label(self, name: str, label: str, instruction: str) -> EpisodeRecord:
         """Labels the named episode, the running one or the last one."""
@@ -300,6 +305,11 @@ class EpisodeRecorder(Node):
             raise RecordingError("which episode? None has been recorded since this node began")
         self._marks.give(EpisodeEvent.LABEL, record, self.now_ns())
         return record
+
+    def _unheard(self) -> str:
+        """The end of an answer where only a mark tells the bag, and nobody hears it."""
+        text = "" if self.parameters["write_bags"] else self._marks.unheard
+        return f"; but {text}: a bag that has ended does not know it" if text else ""
 
     # While an episode runs.
 
@@ -349,7 +359,7 @@ class EpisodeRecorder(Node):
     def close(self) -> None:
         """Keeps the running episode and ends."""
         if self.running is not None:
-            self._end_quietly("shutdown")
+            self._end_quietly("shutdown", "the recorder was stopped")
         self._topics.close()
 
     def _end_quietly(self, ended_by: str, problem: str = "") -> None:

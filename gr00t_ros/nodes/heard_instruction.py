@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
+from rclpy.subscription import Subscription
 from std_msgs.msg import String
 
-from gr00t_ros.nodes.arrivals import Arrivals, sent_ns, taken
-from gr00t_ros.nodes.polling import Polled, nothing
+from gr00t_ros.nodes.arrivals import Arrivals, sent_ns
+from gr00t_ros.nodes.polling import Polled, nothing, taken
 from gr00t_ros.nodes.qos import silent_event_callbacks
 
 # Texts that wait at most, and those remembered to know a repetition: more in one look are no instructions.
@@ -26,12 +28,14 @@ DEPTH = 10
 
 @dataclass(frozen=True)
 class Heard:
-    """One text, as it came: ``received_ns`` in ROS time, ``sent_ns`` by the publisher's system clock."""
+    """One text, as it came: ``received_ns`` in ROS time, ``sent_ns`` by the publisher's system clock.
+    ``latched`` says that it was sent before its publisher and this node knew each other."""
 
     text: str
     data: bytes
     received_ns: int
     sent_ns: int
+    latched: bool = False
 
 
 class InstructionTopic:
@@ -56,11 +60,19 @@ class InstructionTopic:
 
     def new(self) -> Iterator[Heard]:
         """What came since the last time, oldest first within each subscription."""
-        for subscription in self._subscriptions:
-            while (found := taken(subscription)) is not None:
-                data, info = found
-                sent = sent_ns(info)
-                if sent and (sent, data) in self._known:
-                    continue
-                self._known.append((sent, data))
-                yield Heard(deserialize_message(data, String).data, data, self._arrivals.of(info), sent)
+        plain, latched = self._subscriptions
+        # In this order: what is published now comes to both, and only what was before to the second alone.
+        waiting = list(_waiting(latched))
+        for found, only_latched in (*((f, False) for f in _waiting(plain)), *((f, True) for f in waiting)):
+            data, info = found
+            sent = sent_ns(info)
+            if sent and (sent, data) in self._known:
+                continue
+            self._known.append((sent, data))
+            text = deserialize_message(data, String).data
+            yield Heard(text, data, self._arrivals.of(info), sent, only_latched)
+
+
+def _waiting(subscription: Subscription) -> Iterator[tuple[bytes, Any]]:
+    while (found := taken(subscription)) is not None:
+        yield found

@@ -48,13 +48,19 @@ def nothing(message: Any) -> None:
     """The callback of a subscription in the group :class:`Polled`; never called."""
 
 
+def taken(subscription: Subscription) -> Any:
+    """The oldest message that waits at such a subscription and what the middleware knows about it, or
+    None."""
+    # What rclpy's executor does; rclpy has no public call for it.
+    with subscription.handle:
+        return subscription.handle.take_message(subscription.msg_type, subscription.raw)
+
+
 def take(subscription: Subscription, most: int) -> Iterator[Any]:
     """The messages that wait at a subscription in the group :class:`Polled`, oldest first, ``most`` of them;
     bytes when it is ``raw``."""
     for _ in range(most):
-        # What rclpy's executor does; rclpy has no public call for it.
-        with subscription.handle:
-            taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
-        if taken is None:
+        found = taken(subscription)
+        if found is None:
             return
-        yield taken[0]
+        yield found[0]

@@ -21,8 +21,8 @@ from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, Qo
 
 from gr00t_ros.causes import one_line
 from gr00t_ros.errors import Gr00tRosError
-from gr00t_ros.nodes.arrivals import Arrivals, sequence, taken
-from gr00t_ros.nodes.polling import Polled, nothing
+from gr00t_ros.nodes.arrivals import Arrivals, sequence
+from gr00t_ros.nodes.polling import Polled, nothing, taken
 from gr00t_ros.nodes.qos import silent_event_callbacks
 from gr00t_ros.nodes.replay_sources import message_class
 
@@ -169,6 +169,8 @@ class RecordedTopics:
         with self._lock:
             old = self._entries.pop(topic, None)
             if old is not None:
+                if self._thread is not None and self._thread.is_alive():
+                    self._take_from(topic, old)
                 self._node.destroy_subscription(old.subscription)
             subscription = self._node.create_subscription(
                 message,
@@ -199,13 +201,16 @@ class RecordedTopics:
     def _take(self) -> None:
         with self._lock:
             for topic, entry in self._entries.items():
-                single = len(entry.offered) == 1
-                for _ in range(DEPTH):
-                    found = taken(entry.subscription)
-                    if found is None:
-                        break
-                    data, info = found
-                    self._sink(topic, data, self._arrivals.of(info), sequence(info) if single else None)
+                self._take_from(topic, entry)
+
+    def _take_from(self, topic: str, entry: _Entry) -> None:
+        single = len(entry.offered) == 1
+        for _ in range(DEPTH):
+            found = taken(entry.subscription)
+            if found is None:
+                return
+            data, info = found
+            self._sink(topic, data, self._arrivals.of(info), sequence(info) if single else None)
 
 
 def _profile(offers: Sequence[QoSProfile]) -> tuple[ReliabilityPolicy, DurabilityPolicy]:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gr00t_ros.recorded_time import window_ns
 from gr00t_ros.recording.topic_audit import TopicAudit
-from gr00t_ros.sample_buffer import FUTURE_TOLERANCE_NS
 
 GOOD, USABLE, BAD = "good", "usable", "bad"
 # A driver's own clock, and an episode of few frames, make a nominal rate a little smaller.
@@ -42,13 +42,28 @@ class Audit:
 def judge(topics: Sequence[TopicAudit], notes: Sequence[str] = ()) -> Audit:
     """The audit of an episode. ``notes`` are what is to know about it apart from its topics: with one it is
     no better than usable."""
-    found = [problem for topic in topics for problem in _problems(topic)]
+    latest = _latest(topics)
+    found = [problem for topic in topics for problem in _problems(topic, latest)]
     reasons = (*notes, *(text for _, text in found))
     verdict = BAD if any(bad for bad, _ in found) else USABLE if reasons else GOOD
     return Audit(verdict, reasons, tuple(topics))
 
 
-def _problems(topic: TopicAudit) -> Iterator[tuple[bool, str]]:
+def _latest(topics: Sequence[TopicAudit]) -> float:
+    """How long after its stamp (s) a message may come and still meet those of the other topics, as the
+    converter has it."""
+    needed = [topic for topic in topics if topic.required and topic.messages]
+    seen = [t for t in needed if any(path.startswith(("video.", "state.")) for path in t.used_by)]
+    window = window_ns(t.max_age for t in seen if t.max_age is not None) / 1e9
+    return min(map(_lag, needed), default=0.0) + window
+
+
+def _lag(topic: TopicAudit) -> float:
+    """By how much (s) messages come after the time that counts for them."""
+    return 0.0 if topic.max_ahead is None or topic.offset_mean is None else topic.offset_mean
+
+
+def _problems(topic: TopicAudit, latest: float) -> Iterator[tuple[bool, str]]:
     """Sentences, each with whether it makes the episode bad."""
     where = f"{', '.join(topic.used_by)} ({topic.topic})" if topic.used_by else topic.topic
     if topic.dropped:
@@ -73,7 +88,7 @@ def _problems(topic: TopicAudit) -> Iterator[tuple[bool, str]]:
         )
     if topic.backwards:
         yield False, f"{where}: time goes backwards {topic.backwards} times"
-    yield from _offset_problems(topic, where)
+    yield from _offset_problems(topic, where, latest)
     if topic.stale > MOST:
         yield (
             topic.required,
@@ -88,17 +103,19 @@ def _problems(topic: TopicAudit) -> Iterator[tuple[bool, str]]:
         yield False, f"{where}: {topic.rate:.1f} Hz, expected at least {topic.least_rate:g} Hz"
 
 
-def _offset_problems(topic: TopicAudit, where: str) -> Iterator[tuple[bool, str]]:
-    if not topic.stamped or topic.offset_min is None or topic.offset_mean is None:
+def _offset_problems(topic: TopicAudit, where: str, latest: float) -> Iterator[tuple[bool, str]]:
+    if topic.max_ahead is None or topic.offset_min is None or topic.offset_mean is None:
         return
-    if topic.offset_min < -FUTURE_TOLERANCE_NS / 1e9:
+    if topic.ahead:
+        # Refused as well, live and by the converter.
         yield (
-            False,
-            f"{where}: stamps up to {-topic.offset_min:.3f} s after arrival: check the clocks",
+            topic.required and topic.ahead > MOST * topic.messages,
+            f"{where}: {topic.ahead} of {topic.messages} messages have stamps after their arrival, by up to "
+            f"{-topic.offset_min:.3f} s: check the clocks",
         )
     if topic.max_age is not None and topic.offset_mean > topic.max_age:
         yield (
-            False,
+            topic.required and topic.offset_mean - latest > topic.max_age,
             f"{where}: stamps {topic.offset_mean:.3f} s before arrival, more than max_age "
-            f"{topic.max_age:g} s: a policy would wait for younger ones; check the clocks",
+            f"{topic.max_age:g} s: too late for a policy; check the clocks",
         )

@@ -14,8 +14,9 @@ from gr00t_ros.recording.audit import Audit, judge
 from gr00t_ros.recording.bag_writing import BagWriter
 from gr00t_ros.recording.definitions import Definition
 from gr00t_ros.recording.episode_folder import EpisodeFolder
-from gr00t_ros.recording.episode_record import FILE, EpisodeRecord
+from gr00t_ros.recording.episode_record import EpisodeRecord
 from gr00t_ros.recording.expectations import Expected
+from gr00t_ros.recording.names import RECORD_FILE
 from gr00t_ros.recording.topic_audit import TopicAudit, TopicWatch
 
 # Where nothing says how long a required topic may be silent (commands), something should have come by then.
@@ -60,7 +61,7 @@ class Episode:
         self._start_s = time.monotonic()
         self.audit = Audit("", (), ())  # once it is finished
         try:
-            record.write(self._writer.folder / FILE)
+            record.write(self._writer.folder / RECORD_FILE)
         except Exception:
             self._writer.abandon()
             folder.discard(record.episode)
@@ -155,7 +156,7 @@ class Episode:
     def label(self, label: str, instruction: str) -> EpisodeRecord:
         """Labels the episode while it runs."""
         self.record = self.record.labelled(label, instruction)
-        self.record.write(self._writer.folder / FILE)
+        self.record.write(self._writer.folder / RECORD_FILE)
         return self.record
 
     def finish(self, stop_ns: int, ended_by: str, notes: Iterable[str] = ()) -> EpisodeRecord:
@@ -182,7 +183,7 @@ class Episode:
             audit=self.audit.as_dict(),
         )
         try:
-            self.record.write(self._writer.folder / FILE)
+            self.record.write(self._writer.folder / RECORD_FILE)
         except RecordingError as error:
             problem = problem or error  # the bag is worth keeping all the same
         if problem is None or self._writer.closed:

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder that episodes lie in: their names, which count on and are never used twice, and what was left
-behind.
+"""The folder that episodes lie in: their names, which count on, and what was left behind.
 
 ``episode_000012`` is an episode that is whole. ``episode_000012.recording`` is being written, or its recorder
 was killed; it is never touched again by a recorder. Without bags an episode is ``episode_000012.json``.
@@ -13,11 +12,9 @@ import shutil
 from pathlib import Path
 
 from gr00t_ros.errors import RecordingError
-from gr00t_ros.recording.episode_record import FILE, EpisodeRecord
-from gr00t_ros.recording.mcap_storage import RECORDING
+from gr00t_ros.recording.episode_record import EpisodeRecord
+from gr00t_ros.recording.names import DISCARDED, RECORD_FILE, RECORDING
 
-# On its way out: from here on nobody takes it for an episode, even if deleting is interrupted.
-DISCARDED = ".discarded"
 # With less room than this on the disk an episode is ended while it can still be closed: what waits, and the
 # index of a long recording.
 LEAST_FREE = 64_000_000
@@ -41,7 +38,7 @@ class EpisodeFolder:
             ) from error
 
     def new_name(self) -> str:
-        """The name of the next episode; also one that was discarded keeps its own."""
+        """The name of the next episode; also one that this process has discarded keeps its own."""
         numbers = [int(match[1]) for path in self._entries() if (match := _NAME.match(path.name))]
         self._next = max(self._next, max(numbers, default=-1) + 1)
         name = f"episode_{self._next:06d}"
@@ -93,7 +90,11 @@ class EpisodeFolder:
         """
         if not _NAME.fullmatch(name):
             raise RecordingError(f"{name!r} is not an episode's name, expected one such as episode_000012")
-        for path in (self.final(name) / FILE, self.marks_file(name), self.recording(name) / FILE):
+        for path in (
+            self.final(name) / RECORD_FILE,
+            self.marks_file(name),
+            self.recording(name) / RECORD_FILE,
+        ):
             if path.is_file():
                 return path
         raise RecordingError(f"there is no episode {name} in {self.path}")

@@ -14,7 +14,6 @@ from typing import Any
 
 from gr00t_ros.errors import RecordingError
 
-FILE = "episode.json"
 FORMAT = 1
 
 

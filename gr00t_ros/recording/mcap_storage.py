@@ -9,8 +9,6 @@ written is taken back, so that the file ends behind its last whole chunk and can
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import os
 import struct
 from collections.abc import Callable
@@ -21,9 +19,8 @@ from typing import Any
 from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.storage_mcap import McapWriter
 
-# What the folder of an episode is called while it is written.
-RECORDING = ".recording"
-
+from gr00t_ros.recording.names import RECORDING
+from gr00t_ros.zstd import ZSTANDARD, zstd_library
 
 # zstd's own default takes ten to thirty times as long for pictures, which their noise keeps from becoming
 # smaller (640x480: 12 to 30 ms at level 3, 0.7 to 2.6 ms at this one); joint states shrink to an eighth at
@@ -37,18 +34,13 @@ _OPCODE, _LENGTH_AND_OPCODE = 0x05, 9
 
 
 def _compressor() -> Callable[[bytes], bytes]:
-    """zstd with a checksum, which rosbags leaves out, from the library that this version of rosbags needs
-    itself."""
-    for name in ("compression.zstd", "backports.zstd"):
-        with contextlib.suppress(ImportError):
-            zstd = importlib.import_module(name)
-            known = zstd.CompressionParameter
-            options = {known.compression_level: LEVEL, known.checksum_flag: 1}
-            return partial(zstd.compress, options=options)
-    with contextlib.suppress(ImportError):
-        zstandard = importlib.import_module("zstandard")
-        return partial(zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compress)
-    raise ImportError("no zstd library is installed, which rosbags needs: reinstall rosbags")
+    """zstd with a checksum, which rosbags leaves out."""
+    zstd = zstd_library()
+    if zstd.__name__ == ZSTANDARD:
+        compressor: Callable[[bytes], bytes] = zstd.ZstdCompressor(level=LEVEL, write_checksum=True).compress
+        return compressor
+    known = zstd.CompressionParameter
+    return partial(zstd.compress, options={known.compression_level: LEVEL, known.checksum_flag: 1})
 
 
 class _Unbuffered:

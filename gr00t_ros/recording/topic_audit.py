@@ -7,25 +7,14 @@ the converter will, otherwise the time of arrival. Only twelve bytes of a messag
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from typing import Any
 
+from gr00t_ros.recorded_time import header_stamp_ns
 from gr00t_ros.recording.expectations import Expected
 from gr00t_ros.robot_types import HEADER
 
 NS = 1_000_000_000
-# The encapsulation comes first, then the header's stamp: seconds and nanoseconds.
-_STAMP_AT, _STAMP_END = 4, 12
-
-
-def header_stamp_ns(cdr: bytes) -> int | None:
-    """The stamp of an encoded message that begins with a std_msgs/Header; None when it is cut off."""
-    if len(cdr) < _STAMP_END:
-        return None
-    order = "<" if cdr[1] & 1 else ">"
-    seconds, rest = struct.unpack_from(order + "iI", cdr, _STAMP_AT)
-    return int(seconds) * NS + int(rest)
 
 
 @dataclass(frozen=True)
@@ -36,8 +25,8 @@ class TopicAudit:
     ``gaps`` counts those that exceeded ``max_age``, and ``stale`` is the share of the episode in which the
     newest message was older than that (both 0 where there is no ``max_age``). ``offset_*`` are arrival minus
     stamp, None without a header. ``dropped`` messages came and could not be written in time, ``lost`` ones
-    were published and never came. ``zero_stamps`` and ``backwards`` (a time before that of the last message)
-    count messages.
+    were published and never came. ``zero_stamps``, ``backwards`` (a time before that of the last message) and
+    ``ahead`` (stamped later than ``max_ahead`` after arrival; None where stamps mean nothing) count messages.
     """
 
     topic: str
@@ -60,6 +49,8 @@ class TopicAudit:
     zero_stamps: int
     backwards: int
     stamped: bool
+    max_ahead: float | None = None
+    ahead: int = 0
 
     def line(self) -> str:
         """The topic in one line for people."""
@@ -88,9 +79,10 @@ class TopicWatch:
         self._by_stamp = has_header and (expected is None or expected.stamp == HEADER)
         limit = expected.max_age if expected is not None else None
         self._max_age_ns = None if limit is None else round(limit * NS)
+        self._max_ahead_ns = expected.max_ahead_ns if expected is not None else None
         self._start_ns = start_ns
         self.messages = self.size = self.dropped = self.lost = 0
-        self._zero = self._backwards = self._gaps = self._stale_ns = self._longest_ns = 0
+        self._zero = self._ahead = self._backwards = self._gaps = self._stale_ns = self._longest_ns = 0
         self._first_arrival = self._last_arrival = 0
         self._first_ns = self._last_ns = 0
         self._offsets, self._offset_sum, self._offset_min, self._offset_max = 0, 0, 0, 0
@@ -134,6 +126,8 @@ class TopicWatch:
     def _take_offset(self, offset_ns: int) -> None:
         if self._offsets == 0:
             self._offset_min = self._offset_max = offset_ns
+        if self._max_ahead_ns is not None and offset_ns < -self._max_ahead_ns:
+            self._ahead += 1
         self._offsets += 1
         self._offset_sum += offset_ns
         self._offset_min = min(self._offset_min, offset_ns)
@@ -174,5 +168,7 @@ class TopicWatch:
             zero_stamps=self._zero,
             backwards=self._backwards,
             stamped=self._by_stamp,
+            max_ahead=None if self._max_ahead_ns is None else self._max_ahead_ns / NS,
+            ahead=self._ahead,
             **known,
         )

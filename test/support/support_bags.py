@@ -17,7 +17,8 @@ import numpy as np
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from gr00t_ros.data.bag_episodes import EVENT_TYPE, EVENTS_TOPIC
+from gr00t_ros.recording.episode_record import EpisodeRecord
+from gr00t_ros.recording.names import EVENT_TYPE, EVENTS, RECORD_FILE
 from support_robots import REPOSITORY
 
 NS = 1_000_000_000
@@ -140,7 +141,7 @@ class BagMaker:
         episode: str,
         instruction: str = "",
         label: str = "",
-        topic: str = EVENTS_TOPIC,
+        topic: str = f"/gr00t/{EVENTS}",
     ) -> None:
         number = getattr(self.store.types[EVENT_TYPE], kind)
         message = self.make(
@@ -200,6 +201,14 @@ def told(maker: BagMaker, text: str = "pick") -> BagMaker:
     """With an instruction at its beginning."""
     maker.instruction(0.0, text)
     return maker
+
+
+def beside(folder: Path, episode: str = "bag", **fields: Any) -> None:
+    """What the recorder writes beside a bag: instruction, told, label."""
+    record = EpisodeRecord(
+        **{"robot": "small", "instruction": "", "told": "", **fields}, episode=episode, start_ns=START
+    )
+    record.write(folder / RECORD_FILE)
 
 
 def forget_definitions(folder: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -21,7 +22,8 @@ import yaml
 
 from gr00t_ros.cli.bag_to_dataset import main
 from gr00t_ros.data.lerobot import LeRobotDataset
-from support_bags import JOINTS, BagMaker, crashed, picture
+from gr00t_ros.data.whole_files import alone
+from support_bags import JOINTS, BagMaker, beside, crashed, picture
 from support_robots import REPOSITORY, small_robot
 
 COMMAND = [sys.executable, "-m", "gr00t_ros.cli.bag_to_dataset"]
@@ -97,9 +99,27 @@ def test_processes_and_shares_give_the_same(place: Path, whole: Path, capsys: An
     assert main(["--merge", *map(str, shares), "--output", str(joined)]) == 0
     assert "3 episodes, 87 rows" in capsys.readouterr().out
     assert contents(joined) == contents(whole)
+    again = ("--output", place / "again")
+    assert "share_2: is the same share 2/2 as" in refused(capsys, "--merge", *shares, shares[1], *again)
+    assert "share 1/2 is missing: a merge" in refused(capsys, "--merge", shares[1], *again)
+    # Its report is that of both: also rows that no episode tells of are counted.
+    drops = [json.loads((d / "meta/conversion.json").read_text())["report"]["drops"] for d in (whole, joined)]
+    assert drops[0] == drops[1] == {"action.arm no_message": 3}
 
 
-def test_the_other_format_another_rate_and_size(place: Path) -> None:
+def test_two_commands_do_not_make_one_output(place: Path, tmp_path: Path, capsys: Any) -> None:
+    output = tmp_path / "out"
+    with alone(tmp_path / "out.partial"):
+        text = refused(capsys, place / "bags", "--robot", place / "robot.yaml", "--output", output)
+        assert "out.partial: another process works there" in text
+        assert "another process works there" in refused(
+            capsys, "--merge", place / "whole", "--output", output
+        )
+    assert convert(place, place / "bags" / "episode_000000", "--output", output, "--jobs", 1) == 0
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_the_other_format_another_rate_and_size(place: Path, capsys: Any) -> None:
     output = place / "small"
     bag = place / "bags" / "episode_000001"
     options = ("--format", "v3.0", "--fps", 10, "--size", 16, "--task", "tidy up", "--jobs", 1)
@@ -110,6 +130,7 @@ def test_the_other_format_another_rate_and_size(place: Path) -> None:
     episode = dataset.episode(0)
     assert len(episode.timestamps) == 19
     assert set(episode.instructions) == {"tidy up"}
+    assert "note: rows are 10 a second, the robot's step_rate is 20: " in capsys.readouterr().out
     [frame] = list(episode.frames("observation.images.wrist", 3, 4))
     assert frame.shape == (16, 22, 3)  # even: 4:2:0
 
@@ -122,7 +143,7 @@ def test_what_is_odd_is_said(place: Path, tmp_path: Path, capsys: Any) -> None:
     maker.messages = [m for m in maker.messages if not any(m is g for g in gap)]
     gapped = maker.write(tmp_path / "gapped")
     cut = crashed(BagMaker().run(2.0, size=(120, 160)).write(tmp_path / "cut.recording"), keep=0.8)
-    (cut / "episode.json").write_text('{"episode": "episode_000003", "instruction": "cut off"}')
+    beside(cut, "episode_000003", instruction="cut off")
     bags = (gapped, cut, place / "bags" / "episode_000000")
     assert convert(place, *bags, "--output", tmp_path / "out", "--jobs", 1) == 0
     out = capsys.readouterr().out
@@ -134,6 +155,7 @@ def test_what_is_odd_is_said(place: Path, tmp_path: Path, capsys: Any) -> None:
     assert "episode_000003, " in out
     assert "is left out: front 160x120, wrist 160x120, the others have front 32x24" in out
     assert "contact sheet: " in out
+    assert re.search(r"\d\d  another picture size", out)
     dataset = LeRobotDataset(tmp_path / "out")
     lengths = [len(dataset.episode(i).timestamps) for i in dataset.episodes]
     assert len(lengths) == 3
@@ -164,6 +186,10 @@ def test_short_parts_and_unwanted_labels_are_left_out(place: Path, tmp_path: Pat
     out = capsys.readouterr().out
     assert "episode_0 is labelled failure and left out" in out
     assert "episode_1 has 4 rows (0.20 s) and is left out: shorter than 0.5 s" in out
+    assert "24 rows left out (54.5%):" in out
+    assert "19  label failure" in out
+    assert "4  too short" in out
+    assert "rows left out for label failure, the first: episode_0 is labelled failure" in out
     dataset = LeRobotDataset(tmp_path / "out")
     assert len(list(dataset.episodes)) == 1
     record = json.loads((tmp_path / "out/meta/conversion.json").read_text())

@@ -241,6 +241,8 @@ def test_which_time_of_a_command_counts() -> None:
     assert commands.time_of(stamp, receive) == stamp
     assert commands.time_of(0, receive) == receive  # "now"
     assert commands.time_of(receive + NS, receive) == receive + NS  # a trajectory that begins later
+    with pytest.raises(MessageError, match=r"found a stamp 11\.000 s ahead of the recorder's clock"):
+        commands.time_of(receive + 11 * NS, receive)
     values = small_robot()
     values["action"]["arm"] |= {"interface": "joint_state", "stamp": "receive"}
     commands = CommandActions(RobotConfig.from_mapping(values), STEP_NS, dict).groups["arm"]

@@ -8,11 +8,14 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import lz4.frame
 import numpy as np
 import pytest
 
 from gr00t_ros.data.bags import Bag
+from gr00t_ros.data.bags_packed import decompressed
 from gr00t_ros.errors import DatasetError
+from gr00t_ros.zstd import zstd_library
 from support_bags import FRONT, GRIPPER, JOINTS, START, BagMaker, crashed, picture
 from support_datasets import BAG_START_NS, frame, states, write_bag
 from support_datasets import JOINTS as NAMES
@@ -106,6 +109,42 @@ def test_mcap_of_another_writer(tmp_path: Path, compression: str, chunked: bool)
             assert len(found) > 0.2 * share * len(maker.messages)
             # A cut in the index, behind the data, loses nothing.
             assert "breaks off after" in bag.recovered or len(found) == len(maker.messages)
+
+
+def by_topic(path: Path, maker: BagMaker, chunked: bool) -> None:
+    """One topic behind the other, as a tool writes them that converts bags."""
+    mcap = pytest.importorskip("mcap.writer", reason="needs another writer of MCAP")
+    with path.open("wb") as file:
+        writer = mcap.Writer(file, chunk_size=4000, use_chunking=chunked)
+        writer.start(profile="ros2", library="test")
+        for topic in sorted({message[0] for message in maker.messages}):
+            kind = next(k for t, k, _, _ in maker.messages if t == topic)
+            text = maker.store.generate_msgdef(kind, ros_version=2)[0].encode()
+            channel = writer.register_channel(topic, "cdr", writer.register_schema(kind, "ros2msg", text))
+            for _, _, receive, message in (m for m in maker.messages if m[0] == topic):
+                data = bytes(maker.store.serialize_cdr(message, kind))
+                writer.add_message(channel, receive, data, receive)
+        writer.finish()
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_mcap_that_was_written_topic_by_topic_is_read_by_time(tmp_path: Path, chunked: bool) -> None:
+    maker = BagMaker().run(2.0)
+    by_topic(tmp_path / "tool.mcap", maker, chunked)
+    with Bag(tmp_path / "tool.mcap") as bag:
+        found = [(m.topic, m.receive_ns) for m in bag.stored()]
+        assert sorted(found) == sorted((t, r) for t, _, r, _ in maker.messages)
+        assert [time for _, time in found] == sorted(time for _, time in found)
+        assert len(list(bag.stored([JOINTS]))) == 40
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_no_more_is_unpacked_than_was_asked_for(compression: str) -> None:
+    """Damage, or somebody's malice, may claim any length."""
+    zeros = bytes(10_000_000)
+    packed = lz4.frame.compress(zeros) if compression == "lz4" else zstd_library().compress(zeros)
+    assert len(decompressed(memoryview(packed), compression, 1000)) == 1000
+    assert decompressed(memoryview(packed), compression, len(zeros)) == zeros
 
 
 def test_a_damaged_chunk_is_left_out_and_the_rest_is_read(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from gr00t_ros.data.converting import Converted, ConvertOptions, Job, Progress, 
 from gr00t_ros.data.converting_jobs import Failed, run_jobs
 from gr00t_ros.data.lerobot_writing import read_staged
 from gr00t_ros.errors import DatasetError
-from support_bags import BagMaker, crashed, told
+from support_bags import JOINTS, NS, START, BagMaker, beside, crashed, told
 from support_robots import small_robot
 
 
@@ -65,14 +65,29 @@ def test_an_episode_with_an_unwanted_label_is_no_mistake_and_a_label_may_be_corr
     """With a bag for each episode, as the recorder makes them."""
     work = job(tmp_path, robot)
     unwanted = replace(work, options=ConvertOptions(20.0, leave_out=("failure",)))
-    record = work.bag / "episode.json"
-    record.write_text('{"episode": "bag", "label": "failure"}')
+    beside(work.bag, label="failure")
     made = convert_bag(unwanted)
     assert made.episodes == ()
     assert made.notes == ("bag is labelled failure and left out",)
-    record.write_text('{"episode": "bag", "label": "success"}')
+    beside(work.bag, label="success")
     assert finished(unwanted) is None
     assert len(convert_bag(unwanted).episodes) == 1
+
+
+def test_an_episode_that_breaks_off_for_a_moment_at_its_end_has_gaps_too(tmp_path: Path, robot: Path) -> None:
+    """What is left after the gap is too short to be kept, and what was before it is no whole episode."""
+    maker = told(BagMaker()).run(2.0)
+    maker.messages = [m for m in maker.messages if not (m[0] == JOINTS and 1.5 < (m[2] - START) / NS < 1.75)]
+    bag = maker.write(tmp_path / "bag")
+    work = Job(bag, robot, tmp_path / "staged", ConvertOptions(20.0))
+    assert [path.name for path in convert_bag(work).episodes] == ["episode_000000"]
+    made = convert_bag(replace(work, options=ConvertOptions(20.0, gaps="leave-out")))
+    assert made.episodes == ()
+    assert [note.split(" and ")[0].split(":")[0] for note in made.notes] == [
+        "bag (part 2) has 5 rows (0.25 s)",
+        "bag is left out",
+    ]
+    assert (made.drops["too short"], made.drops["episode with gaps"]) == (5, 31)
 
 
 def test_a_bag_whose_episodes_were_all_discarded_is_no_mistake(tmp_path: Path, robot: Path) -> None:
@@ -178,5 +193,7 @@ def test_messages_are_ordered_by_their_stamps_within_the_window() -> None:
 def test_a_clock_that_is_set_back_is_told_once_and_never_mixed() -> None:
     found = list(by_time(arrivals((9.0, 9.0), (9.5, 9.5), (1.0, 1.0), (1.5, 1.5)), 200_000_000))
     assert [f.by_ns if isinstance(f, SetBack) else f.item for f in found] == [0, 1, 8_500_000_000, 2, 3]
+    ahead = list(by_time(arrivals((9.4, 9.0), (9.01, 9.0), (1.0, 1.0), (4.0, 1.0)), 200_000_000))
+    assert [f.by_ns if isinstance(f, SetBack) else f.item for f in ahead] == [1, 8_000_000_000, 2]
     slow = list(by_time(arrivals((9.0, 9.0), (8.5, 8.5)), 200_000_000))  # less than a second: another thread
     assert not any(isinstance(f, SetBack) for f in slow)

@@ -56,6 +56,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Recorder
         last = sorted(output.glob("episode_*"))[-1]
         record = node.record(last.name)
         assert (record.ended_by, record.instruction) == ("shutdown", "the last")
+        assert "cut short: the recorder was stopped" in record.audit["reasons"]
         robot.check(last, record)
         assert "Traceback" not in node.process.output
 

@@ -32,6 +32,7 @@ CAMERA = TopicAudit(
     zero_stamps=0,
     backwards=0,
     stamped=True,
+    max_ahead=0.02,
 )
 EXTRA = replace(CAMERA, topic="/tf", used_by=(), required=False, max_age=None, least_rate=0.0)
 
@@ -56,7 +57,12 @@ def test_a_good_episode_has_no_reasons() -> None:
         ({"backwards": 2}, USABLE, "time goes backwards 2 times"),
         ({"dropped": 7}, USABLE, "7 messages came faster than they could be written"),
         ({"lost": 4}, USABLE, "4 messages were lost on their way here"),
-        ({"offset_min": -0.5}, USABLE, "stamps up to 0.500 s after arrival: check the clocks"),
+        (
+            {"ahead": 9, "offset_min": -0.5},
+            USABLE,
+            "9 of 600 messages have stamps after .*, by up to 0.500 s",
+        ),
+        ({"ahead": 500, "offset_min": -0.05}, BAD, "500 of 600 messages have stamps after their arrival"),
         ({"offset_mean": 3.0}, USABLE, "stamps 3.000 s before arrival, more than max_age 0.2 s"),
     ],
 )
@@ -72,11 +78,25 @@ def test_each_fault_is_told(change: dict, verdict: str, said: str) -> None:
     [
         {"rate": 19.5},  # a driver's clock
         {"offset_min": -0.01},  # clocks of one robot
-        {"stamped": False, "zero_stamps": 600, "offset_mean": None, "offset_min": None},
+        {"stamped": False, "max_ahead": None, "zero_stamps": 600, "offset_mean": None, "offset_min": None},
     ],
 )
 def test_what_is_no_fault(change: dict) -> None:
     assert judge([replace(CAMERA, **change)]).verdict == GOOD
+
+
+def test_a_camera_that_lags_behind_the_joints_is_of_no_use() -> None:
+    """The converter waits 0.2 s, the camera's max_age, for what comes late."""
+    joints = replace(CAMERA, topic="/joint_states", used_by=("state.arm",), max_age=0.1, least_rate=0.0)
+    for late, verdict in ((0.3, USABLE), (0.45, BAD), (3.0, BAD)):
+        audit = judge([replace(CAMERA, offset_mean=late), joints])
+        assert audit.verdict == verdict
+        assert f"video.front (/camera): stamps {late:.3f} s before arrival" in audit.reasons[0]
+    # Of another clock are all of them; but a command without a header counts by its arrival.
+    both = [replace(topic, offset_mean=3.0) for topic in (CAMERA, joints)]
+    assert judge(both).verdict == USABLE
+    command = replace(EXTRA, used_by=("action.arm",), required=True, stamped=False, max_ahead=None)
+    assert judge([*both, command]).verdict == BAD
 
 
 def test_what_is_not_required_makes_no_episode_bad() -> None:
@@ -84,7 +104,10 @@ def test_what_is_not_required_makes_no_episode_bad() -> None:
     assert judge([replace(optional, messages=0)]).verdict == GOOD
     assert judge([replace(optional, stale=0.9, gaps=9)]).verdict == USABLE
     # Of a topic that the YAML does not name nothing is expected but that it was written.
-    assert judge([replace(EXTRA, messages=0, gaps=9, lost=3, backwards=1, offset_min=-9.0)]).verdict == GOOD
+    assert (
+        judge([replace(EXTRA, messages=0, gaps=9, lost=3, backwards=1, ahead=9, offset_min=-9.0)]).verdict
+        == GOOD
+    )
     assert judge([replace(EXTRA, dropped=1)]).verdict == USABLE
 
 

@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gr00t_ros.recorded_time import header_stamp_ns
 from gr00t_ros.recording.expectations import Expected
-from gr00t_ros.recording.topic_audit import TopicAudit, TopicWatch, header_stamp_ns
+from gr00t_ros.recording.topic_audit import TopicAudit, TopicWatch
 from support_recording import MS, START_NS, message
 
 CAMERA = Expected(
     "/camera", "sensor_msgs/msg/Image", ("video.front",), required=True, max_age=0.2, least_rate=20.0
 )
-STAMPED = Expected(**{**vars(CAMERA), "stamp": "header"})
+STAMPED = Expected(**{**vars(CAMERA), "stamp": "header", "max_ahead_ns": 20 * MS})
 
 
 def watched(
@@ -71,6 +72,12 @@ def test_odd_stamps_are_counted() -> None:
     zero.add(START_NS + 2 * MS, b"\0\1\0\0", None)
     audit = zero.finish(START_NS + 3 * MS)
     assert (audit.messages, audit.zero_stamps, audit.offset_mean) == (2, 2, None)
+
+
+def test_stamps_after_arrival_are_counted_from_the_tolerance_on() -> None:
+    audit = watched([10, 50, 90], [20, 75, 89], stop_ms=100)
+    assert (audit.ahead, audit.max_ahead, audit.offset_min) == (1, 0.02, -0.025)
+    assert watched([10], [500], stop_ms=600, expected=CAMERA).ahead == 0
 
 
 def test_messages_that_never_came_are_counted_by_their_numbers() -> None:
