@@ -7,7 +7,6 @@ The launch files turn the list into launch_ros nodes; ``demo`` turns the same li
 
 import json
 import os
-import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from gr00t_ros import dds, parameter_file, share
 from gr00t_ros.errors import Gr00tRosError
+from gr00t_ros.executables import find_executable, find_foreign
 from gr00t_ros.sim import demonstrations
 
 ParameterValue = bool | int | float | str
@@ -44,7 +44,9 @@ class Program:
         Raises:
             Gr00tRosError: the executable is not installed.
         """
-        line = [str(find_executable(self.executable)), *self.arguments, "--ros-args"]
+        ours = self.package == share.PACKAGE
+        found = find_executable(self.executable) if ours else find_foreign(self.executable, self.package)
+        line = [str(found), *self.arguments, "--ros-args"]
         line += ["-r", f"__node:={self.name}"]
         if self.namespace:
             line += ["-r", f"__ns:={self.namespace}"]
@@ -72,6 +74,9 @@ DDS_PROFILE = Argument(
     "path, or empty for none",
 )
 
+VISUALIZER = Argument("visualizer", "false", "start action_visualizer; rviz:=true does too")
+RVIZ = Argument("rviz", "false", "start rviz2 with config/rviz/policy.rviz, and action_visualizer")
+
 POLICY_ARGUMENTS = (
     Argument("robot", "so101", "name of a shipped robot description, or the path of a robot YAML"),
     Argument("checkpoint", "", "directory of a checkpoint, or a hub id where the machine is online"),
@@ -96,7 +101,14 @@ POLICY_ARGUMENTS = (
     Argument("namespace", "/gr00t", "namespace of the nodes"),
     Argument("use_sim_time", "false", "take the time from /clock"),
     Argument("autostart", "true", "walk the lifecycle nodes to active; false leaves them unconfigured"),
-    Argument("rviz", "false", "start rviz2 with config/rviz/policy.rviz"),
+    VISUALIZER,
+    RVIZ,
+    Argument(
+        "publish_urdf",
+        "",
+        "URDF file that action_visualizer, which this starts, publishes on /robot_description with the TF of "
+        "its links; for a robot without robot_state_publisher",
+    ),
     DDS_PROFILE,
     Argument("log_level", "info", "debug, info, warn, error or fatal"),
 )
@@ -121,7 +133,8 @@ DEMO_ARGUMENTS = (
     Argument("instruction", "pick up the red cube", "what the robot is told"),
     Argument("note", "", "a sentence below the picture; made up where the weights are random"),
     Argument("use_sim_time", "false", "the simulator publishes /clock and every node follows it"),
-    Argument("rviz", "false", "start rviz2 with config/rviz/policy.rviz"),
+    VISUALIZER,
+    RVIZ,
     DDS_PROFILE,
     Argument("log_level", "info", "debug, info, warn, error or fatal"),
 )
@@ -137,7 +150,7 @@ DEMONSTRATION_ARGUMENTS = (
 
 
 def policy_programs(arguments: Mapping[str, str]) -> list[Program]:
-    """The policy and the executor (and RViz), from the values of ``POLICY_ARGUMENTS``.
+    """The policy and the executor (and what shows them), from the values of ``POLICY_ARGUMENTS``.
 
     Raises:
         RobotConfigError: the robot is not found.
@@ -171,9 +184,13 @@ def policy_programs(arguments: Mapping[str, str]) -> list[Program]:
         "dry_run": _boolean(values, "dry_run"),
         "real_time": values["real_time"],
     }
+    visualizer: dict[str, ParameterValue] = {
+        "use_sim_time": shared["use_sim_time"],
+        "urdf": values["publish_urdf"],
+    }
     files = [share.config_file("policy.yaml"), robot]
     if values["params_file"]:
-        arguments_of = {"policy": policy, "chunk_executor": executor}
+        arguments_of = {"policy": policy, "chunk_executor": executor, "action_visualizer": visualizer}
         files.append(parameter_file.checked(values["params_file"], arguments_of))
     common: dict[str, Any] = {
         "namespace": values["namespace"],
@@ -191,6 +208,16 @@ def policy_programs(arguments: Mapping[str, str]) -> list[Program]:
         # No camera frame passes the executor: it needs no segment for them.
         Program(name="chunk_executor", executable="chunk_executor", parameters=executor, **common),
     ]
+    if _boolean(values, "visualizer") or _boolean(values, "rviz") or values["publish_urdf"]:
+        programs.append(
+            Program(
+                name="action_visualizer",
+                executable="action_visualizer",
+                parameters=visualizer,
+                environment=_dds_environment(values),
+                **common,
+            )
+        )
     if _boolean(values, "rviz"):
         programs.append(
             Program(
@@ -246,7 +273,9 @@ def demo_programs(arguments: Mapping[str, str]) -> list[Program]:
     sim_time = _boolean(values, "use_sim_time")
     robot = share.robot_file("so101")
     log_level = values["log_level"]
-    passed_on = ("checkpoint", "instruction", "use_sim_time", "rviz", "dds_profile", "log_level")
+    passed_on = (
+        "checkpoint", "instruction", "use_sim_time", "visualizer", "rviz", "dds_profile", "log_level"
+    )  # fmt: skip
     environment = _dds_environment(values)
     return [
         Program(
@@ -258,7 +287,14 @@ def demo_programs(arguments: Mapping[str, str]) -> list[Program]:
             log_level=log_level,
         ),
         # Nobody is at hand to call executor/start, and the arm is not real.
-        *policy_programs({"robot": str(robot), "enabled": "true", **{key: values[key] for key in passed_on}}),
+        *policy_programs(
+            {
+                "robot": str(robot),
+                "enabled": "true",
+                "publish_urdf": _simulated_urdf(values),
+                **{key: values[key] for key in passed_on},
+            }
+        ),
         Program(
             name="demo_monitor",
             executable="demo_monitor",
@@ -316,6 +352,15 @@ def with_defaults(declared: tuple[Argument, ...], given: Mapping[str, str]) -> d
     return {**known, **given}
 
 
+def _simulated_urdf(values: Mapping[str, str]) -> str:
+    """The URDF of the simulated SO-101, where its picture is asked for: nobody else publishes it."""
+    if not (_boolean(values, "visualizer") or _boolean(values, "rviz")):
+        return ""
+    from gr00t_ros.sim.scene import robot_model_path
+
+    return str(robot_model_path().with_suffix(".urdf"))
+
+
 def _dds_environment(values: Mapping[str, str]) -> dict[str, str]:
     return dds.environment(values["dds_profile"], os.environ)
 
@@ -341,22 +386,3 @@ def _integer(values: Mapping[str, str], name: str) -> int:
         return int(values[name])
     except ValueError as error:
         raise Gr00tRosError(f"argument {name} is {values[name]!r}, expected a whole number") from error
-
-
-def find_executable(name: str) -> Path:
-    """Where an executable of this package is installed.
-
-    Raises:
-        Gr00tRosError: it is not.
-    """
-    # First where `ros2 run` looks, then where pip puts scripts: colcon fills only the first.
-    installed = share.prefix()
-    places = [installed / "lib" / share.PACKAGE] if installed is not None else []
-    places.append(Path(sysconfig.get_path("scripts")))
-    for place in places:
-        if (place / name).is_file():
-            return place / name
-    searched = " and ".join(str(place) for place in places)
-    raise Gr00tRosError(
-        f"executable {name!r} is not installed (looked in {searched}); build and install the package"
-    )
