@@ -36,11 +36,11 @@ from rclpy.qos import QoSProfile
 from trajectory_msgs.msg import JointTrajectory
 
 from gr00t_ros.errors import Gr00tRosError
+from gr00t_ros.executables import find_executable
 from gr00t_ros.msg import ExecutorStatus, PolicyStatus
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.robot_types import JOINT_TRAJECTORY
 from gr00t_ros.share import robot_file
-from gr00t_ros.executables import find_executable
 
 SAMPLE_S = 5.0
 # A Python process's resident memory moves by this much without growing: arenas and thread pools.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gr00t_ros import share
 from gr00t_ros.errors import Gr00tRosError
-from gr00t_ros.sim.so101 import START_POSE
 from gr00t_ros.executables import find_executable
+from gr00t_ros.sim.so101 import START_POSE
 from gr00t_ros.system import DEMO_ARGUMENTS, with_defaults
 
 RANDOM_WEIGHTS_NOTICE = (
