@@ -60,8 +60,9 @@ def _columns(episode: Episode, column: str, positions: tuple[int, ...]) -> NDArr
 def map_dataset(dataset: LeRobotDataset, robot: RobotConfig) -> DatasetMapping:
     """Finds every camera and every state and action group of ``robot`` in ``dataset``.
 
-    Groups come from modality.json by key; without one, from info.json's joint names; without those, in the
-    YAML's order when the widths add up. Raises DatasetError that says what the dataset has instead.
+    Groups come from modality.json by key, and the joints in a group by info.json's names; without the first,
+    from the names alone. Names that are none of the robot's leave the YAML's order, where the widths add up.
+    Raises DatasetError that says what the dataset has instead.
     """
     return DatasetMapping(
         videos={key: dataset.video(key) for key in robot.video},
@@ -77,7 +78,7 @@ def map_groups(
     :func:`map_dataset` finds them; names that no dataset has leave modality.json and the order."""
     groups = dataset.groups(kind)
     if dataset.modality is not None:
-        return {key: _named_group(dataset, kind, groups, key, len(joints)) for key, joints in wanted.items()}
+        return {key: _named_group(dataset, kind, groups, key, joints) for key, joints in wanted.items()}
     whole = groups.get("all")
     if whole is None:
         column = "observation.state" if kind == "state" else "action"
@@ -99,12 +100,40 @@ def map_groups(
 
 
 def _named_group(
-    dataset: LeRobotDataset, kind: str, groups: dict[str, ColumnGroup], key: str, width: int
+    dataset: LeRobotDataset,
+    kind: str,
+    groups: dict[str, ColumnGroup],
+    key: str,
+    joints: tuple[str, ...],
 ) -> tuple[str, tuple[int, ...]]:
     where = f"{dataset.path / 'meta/modality.json'}: {kind}"
     if key not in groups:
         raise DatasetError(f"{where} has no group {key!r}; it has {', '.join(groups)}")
-    group = groups[key]
+    group, width = groups[key], len(joints)
     if group.width != width:
         raise DatasetError(f"{where}.{key} has {group.width} values, the robot's group has {width} joints")
+    for names in group_names(dataset, key, group):
+        if set(names) == set(joints):
+            return group.column, tuple(group.start + names.index(joint) for joint in joints)
+        elsewhere = [name for name, joint in zip(names, joints, strict=True) if name != joint]
+        if not {*elsewhere}.isdisjoint(joints):
+            raise DatasetError(
+                f"{where}.{key}: info.json calls its values {', '.join(names)}, the robot's joints are "
+                f"{', '.join(joints)}: some are others, and the rest in another order; correct the one that "
+                "is wrong"
+            )
     return group.column, tuple(range(group.start, group.end))
+
+
+def group_names(dataset: LeRobotDataset, key: str, group: ColumnGroup) -> list[tuple[str, ...]]:
+    """What info.json calls the columns of a group: as they stand there, and without the key in front, which
+    the converter puts there where two groups have a column of one name. Empty where not all have a name of
+    their own."""
+    names = [
+        name.removesuffix(_NAME_SUFFIX) for name in dataset.names(group.column)[group.start : group.end]
+    ]
+    if len(set(names)) != group.width:
+        return []
+    prefix = f"{key}_"
+    bare = tuple(name.removeprefix(prefix) for name in names)
+    return [tuple(names), bare] if all(name.startswith(prefix) for name in names) else [tuple(names)]

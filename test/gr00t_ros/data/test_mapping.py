@@ -67,6 +67,31 @@ def test_groups_by_modality_json_come_out_in_si(tmp_path: Path) -> None:
     assert mapping.videos == {"front": "observation.images.front", "wrist": "observation.images.wrist"}
 
 
+def test_joints_in_a_group_of_modality_json_are_found_by_name(tmp_path: Path) -> None:
+    """A dataset of another order than the robot's is read in the robot's, with LeRobot's suffix or with the
+    key in front as the converter writes it where names would repeat."""
+    mixed = (*JOINTS[2:5], *JOINTS[:2], "gripper")
+    arm = ("observation.state", (3, 4, 0, 1, 2))
+    for names in ([f"{joint}.pos" for joint in mixed], [*(f"arm_{joint}" for joint in mixed[:5]), "g"]):
+        dataset = LeRobotDataset(write_dataset(tmp_path / names[0], lengths=(2,), names=names))
+        mapping = map_dataset(dataset, robot())
+        assert mapping.states == {"arm": arm, "gripper": ("observation.state", (5,))}
+        assert mapping.actions["arm"] == ("action", arm[1])
+
+
+def test_names_that_are_none_of_the_robot_s_say_nothing(tmp_path: Path) -> None:
+    for names in ([f"motor_{i}" for i in range(6)], ["a"] * 6, []):
+        dataset = LeRobotDataset(write_dataset(tmp_path / str(len(set(names))), lengths=(2,), names=names))
+        assert map_dataset(dataset, robot()).states["arm"][1] == (0, 1, 2, 3, 4)
+
+
+def test_names_of_which_some_are_elsewhere_are_refused(tmp_path: Path) -> None:
+    names = ["shoulder_lift", "shoulder_pan", "elbow", "wrist_flex", "wrist_roll", "gripper"]
+    dataset = LeRobotDataset(write_dataset(tmp_path, lengths=(2,), names=names))
+    with pytest.raises(DatasetError, match=r"state\.arm: info\.json calls its values shoulder_lift, shoulder"):
+        map_dataset(dataset, robot())
+
+
 def test_without_modality_json_joints_are_found_by_name_in_any_order(tmp_path: Path) -> None:
     names = [f"{joint}.pos" for joint in JOINTS[::-1]]
     dataset = LeRobotDataset(write_dataset(tmp_path, modality=False, names=names))
