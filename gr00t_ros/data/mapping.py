@@ -129,9 +129,7 @@ def group_names(dataset: LeRobotDataset, key: str, group: ColumnGroup) -> list[t
     """What info.json calls the columns of a group: as they stand there, and without the key in front, which
     the converter puts there where two groups have a column of one name. Empty where not all have a name of
     their own."""
-    names = [
-        name.removesuffix(_NAME_SUFFIX) for name in dataset.names(group.column)[group.start : group.end]
-    ]
+    names = [name.removesuffix(_NAME_SUFFIX) for name in dataset.names(group.column)[group.start : group.end]]
     if len(set(names)) != group.width:
         return []
     prefix = f"{key}_"

@@ -19,6 +19,12 @@ from gr00t_ros.errors import DatasetError
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.share import robot_file
 from gr00t_ros.training import modalities
+from gr00t_ros.training.agreeing import (
+    RATE_TOLERANCE,
+    check_configurations,
+    check_own_robot,
+    check_together,
+)
 from gr00t_ros.training.network import Base
 from gr00t_ros.training.options import Options, TrainingError
 from gr00t_ros.training.samples import DatasetSource
@@ -27,8 +33,6 @@ from gr00t_ros.training.stream import training_statistics
 NEW_EMBODIMENT = "new_embodiment"
 # Where the converter leaves the robot description that a dataset was made with.
 ROBOT_IN_DATASET = Path("meta/robot.yaml")
-# Relative: dataset and robot give rates as decimal numbers, and the same rate is the same number.
-_RATE_TOLERANCE = 1e-3
 
 Tell = Callable[[str], None]
 
@@ -70,7 +74,8 @@ def find_recordings(options: Options) -> list[Recording]:
     """The datasets of the run with their robots and tags.
 
     Raises:
-        DatasetError: a dataset cannot be read, or its fps contradicts the robot's step_rate.
+        DatasetError: a dataset cannot be read, its fps contradicts the robot's step_rate, or its values mean
+            something else than those of another dataset of its embodiment, or than the robot's.
         RobotConfigError: a robot description is wrong.
         TrainingError: a dataset is given in a form that cannot be read, or too few episodes are left.
     """
@@ -79,14 +84,17 @@ def find_recordings(options: Options) -> list[Recording]:
     for text in options.datasets:
         path, tag, weight = parse_dataset(text)
         dataset = LeRobotDataset(path)
-        robot_path = named or (path / ROBOT_IN_DATASET if (path / ROBOT_IN_DATASET).is_file() else None)
+        own = path / ROBOT_IN_DATASET if (path / ROBOT_IN_DATASET).is_file() else None
+        robot_path = named or own
         robot = None if robot_path is None else RobotConfig.from_file(robot_path)
+        if named is not None and own is not None and robot is not None:
+            check_own_robot(dataset, own, robot, named)
         tag = tag or options.embodiment_tag or (robot.embodiment_tag if robot else NEW_EMBODIMENT)
         recording = Recording(path, tag, weight, dataset, robot, robot_path)
         _check_rate(recording)
         held = _held_out(dataset, options.eval_episodes)
         found.append(replace(recording, held_out=held))
-    _check_one_rate(found)
+    check_together(found)
     return found
 
 
@@ -124,10 +132,10 @@ def prepare_processor(
         Gr00tRosError, Gr00tError: the data, the robot and the base do not fit each other.
     """
     configs: dict[str, Any] = {} if base.processor is None else dict(base.processor.modality_configs)
-    for recording in recordings:
-        configs[recording.tag] = _modality(options, base, recording)
-    for tag in dict.fromkeys(recording.tag for recording in recordings):
-        tell(f"{tag}: {modalities.described(configs[tag])}")
+    own = check_configurations(recordings, [_modality(options, base, recording) for recording in recordings])
+    configs |= own
+    for tag, modality in own.items():
+        tell(f"{tag}: {modalities.described(modality)}")
     processor = _processor(options, base, configs, base.statistics, recordings)
     if options.statistics == "data":
         measured = training_statistics(
@@ -241,20 +249,9 @@ def _held_out(dataset: LeRobotDataset, count: int) -> tuple[int, ...]:
 
 def _check_rate(recording: Recording) -> None:
     robot, fps = recording.robot, recording.dataset.fps
-    if robot is not None and abs(fps - robot.step_rate) > _RATE_TOLERANCE * robot.step_rate:
+    if robot is not None and abs(fps - robot.step_rate) > RATE_TOLERANCE * robot.step_rate:
         raise DatasetError(
             f"{recording.path / 'meta/info.json'}: fps is {fps:g}, but {recording.robot_path} has a "
             f"step_rate of {robot.step_rate:g} Hz: the robot would act at another speed than it was taught; "
             "convert the recording at that rate, or correct the one that is wrong"
         )
-
-
-def _check_one_rate(recordings: Sequence[Recording]) -> None:
-    first: dict[str, Recording] = {}
-    for recording in recordings:
-        other = first.setdefault(recording.tag, recording)
-        if abs(other.dataset.fps - recording.dataset.fps) > _RATE_TOLERANCE * other.dataset.fps:
-            raise DatasetError(
-                f"{recording.path}: fps is {recording.dataset.fps:g}, {other.path} of the same embodiment "
-                f"{recording.tag} has {other.dataset.fps:g}; convert them at one rate, or give them two tags"
-            )

@@ -17,7 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gr00t_model import Gr00tProcessor
+from gr00t_ros.training.network import open_base
 from gr00t_ros.training.options import Options
+from gr00t_ros.training.preparing import Recording, find_recordings, prepare_processor
 from gr00t_ros.training.running import Outcome, Run
 from support_checkpoints import tiny_checkpoint
 from support_datasets import write_dataset
@@ -79,6 +82,22 @@ def run(chosen: Options, resume: str | None = None) -> Outcome:
     """A run in this process."""
     torch.set_num_threads(1)
     return Run.prepare(chosen).execute(resume=resume, tell=lambda _: None)
+
+
+def recordings(*datasets: object, **changes: Any) -> list[Recording]:
+    """The datasets of a run, by default of this file's recording."""
+    return find_recordings(of_data(*datasets, **changes))
+
+
+def prepared(*datasets: object, **changes: Any) -> tuple[Gr00tProcessor, list[str]]:
+    """The processor of a run and what is told of its data; of a preset where no base is given."""
+    chosen, told = of_data(*datasets, **changes), []
+    return prepare_processor(chosen, open_base(chosen.base), find_recordings(chosen), told.append), told
+
+
+def of_data(*datasets: object, **changes: Any) -> Options:
+    values: dict[str, Any] = {"base": "tiny", "output": Path("out"), **changes}
+    return Options(datasets=tuple(map(str, datasets or (recording(),))), **values)
 
 
 def read_json(path: Path) -> Any:

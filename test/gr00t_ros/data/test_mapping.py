@@ -88,7 +88,9 @@ def test_names_that_are_none_of_the_robot_s_say_nothing(tmp_path: Path) -> None:
 def test_names_of_which_some_are_elsewhere_are_refused(tmp_path: Path) -> None:
     names = ["shoulder_lift", "shoulder_pan", "elbow", "wrist_flex", "wrist_roll", "gripper"]
     dataset = LeRobotDataset(write_dataset(tmp_path, lengths=(2,), names=names))
-    with pytest.raises(DatasetError, match=r"state\.arm: info\.json calls its values shoulder_lift, shoulder"):
+    with pytest.raises(
+        DatasetError, match=r"state\.arm: info\.json calls its values shoulder_lift, shoulder"
+    ):
         map_dataset(dataset, robot())
 
 

@@ -13,25 +13,14 @@ from gr00t_model import Gr00tProcessor
 from gr00t_model.errors import Gr00tError
 from gr00t_ros.errors import Gr00tRosError
 from gr00t_ros.share import robot_file
-from gr00t_ros.training.network import open_base
-from gr00t_ros.training.options import Options, TrainingError
-from gr00t_ros.training.preparing import find_recordings, parse_dataset, prepare_processor
+from gr00t_ros.training.options import TrainingError
+from gr00t_ros.training.preparing import parse_dataset
 from support_checkpoints import checkpoint_without_statistics
 from support_datasets import write_dataset
 from support_network import edit_json
-from support_training import base, recording
+from support_training import base, prepared, recording, recordings
 
 EVERYTHING_WRONG = (Gr00tRosError, Gr00tError)
-
-
-def options(*datasets: object, **changes: Any) -> Options:
-    values: dict[str, Any] = {"base": "tiny", "output": Path("out"), **changes}
-    return Options(datasets=tuple(map(str, datasets or (recording(),))), **values)
-
-
-def prepared(*datasets: object, **changes: Any) -> tuple[Gr00tProcessor, list[str]]:
-    chosen, told = options(*datasets, **changes), []
-    return prepare_processor(chosen, open_base(chosen.base), find_recordings(chosen), told.append), told
 
 
 def test_forms_of_a_dataset(tmp_path: Path) -> None:
@@ -52,31 +41,31 @@ def test_forms_of_a_dataset(tmp_path: Path) -> None:
 def test_robot_and_tag_are_found_where_they_are_said(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     shutil.copytree(recording(), folder)
-    (plain,) = find_recordings(options(folder))
+    (plain,) = recordings(folder)
     assert (plain.tag, plain.robot) == ("new_embodiment", None)
     text = robot_file("so101").read_text().replace("embodiment_tag: new_embodiment", "embodiment_tag: mine")
     (folder / "meta/robot.yaml").write_text(text)
-    (own,) = find_recordings(options(folder))
+    (own,) = recordings(folder)
     assert own.tag == "mine"
     assert own.robot_path == folder / "meta/robot.yaml"
-    (named,) = find_recordings(options(folder, robot="so101"))
+    (named,) = recordings(folder, robot="so101")
     assert named.tag == "new_embodiment"
-    (tagged,) = find_recordings(options(folder, embodiment_tag="other"))
+    (tagged,) = recordings(folder, embodiment_tag="other")
     assert tagged.tag == "other"
-    (exact,) = find_recordings(options(f"{folder}:exact:2.5", embodiment_tag="other"))
+    (exact,) = recordings(f"{folder}:exact:2.5", embodiment_tag="other")
     assert (exact.tag, exact.weight, exact.training.weight) == ("exact", 2.5, 2.5)
 
 
 def test_held_out_episodes_are_not_learned_from() -> None:
-    (found,) = find_recordings(options(eval_episodes=1))
+    (found,) = recordings(eval_episodes=1)
     assert found.evaluation.episodes == (1,)
     assert found.training.episodes == (0, 2)
-    (none,) = find_recordings(options())
+    (none,) = recordings()
     assert none.training.episodes is None
     with pytest.raises(
         TrainingError, match=r"--eval-episodes 3: .* has 3 episodes; at least one must be left"
     ):
-        find_recordings(options(eval_episodes=3))
+        recordings(eval_episodes=3)
 
 
 def test_a_new_robot_s_processor() -> None:
@@ -137,10 +126,10 @@ def test_a_rate_that_is_not_the_robot_s(tmp_path: Path) -> None:
     with pytest.raises(
         Gr00tRosError, match=r"info.json: fps is 30, but .*so101.yaml has a step_rate of 20 Hz"
     ):
-        find_recordings(options(folder, robot="so101"))
+        recordings(folder, robot="so101")
     with pytest.raises(Gr00tRosError, match=r"fps is 30, .* of the same embodiment new_embodiment has 20"):
-        find_recordings(options(recording(), folder))
-    assert len(find_recordings(options(recording(), f"{folder}:other"))) == 2
+        recordings(recording(), folder)
+    assert len(recordings(recording(), f"{folder}:other")) == 2
 
 
 def test_rows_that_contradict_the_fps(tmp_path: Path) -> None:
