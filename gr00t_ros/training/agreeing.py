@@ -142,9 +142,7 @@ def _group_differences(
         yield f"{kind} {key} was {_listed(was)} and is {_listed(now)}"
     for name in before.unit_names:
         left, right = one.unit(name), two.unit(name)
-        if not (
-            _close(left.sign * left.scale, right.sign * right.scale) and _close(left.offset, right.offset)
-        ):
+        if not _same(left, right):
             yield f"the unit of {name} was {_spoken(left)} and is {_spoken(right)}"
 
 
