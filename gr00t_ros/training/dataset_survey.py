@@ -159,17 +159,23 @@ class Survey:
     def stuck(self) -> list[Place]:
         """Where the state is repeated although an action moves by a share of its whole range; not in episodes
         in which it is frozen altogether."""
-        if not self._stuck:
-            return []
-        spans, frozen = self.columns[ACTION].spans, self.columns[STATE].frozen
-        return [
-            place
-            for place, moved in self._stuck
-            if place.episode not in frozen and (moved > MOVED_SHARE * spans).any()
-        ]
+        return [place for place, moved in self._stuck if self._moves(moved)]
+
+    def _moves(self, moved: Values) -> bool:
+        """Whether a move [D] of an action's values is one for the range that they have."""
+        return bool((moved > MOVED_SHARE * self.columns[ACTION].spans).any())
+
+    def check(self, episode: Episode) -> None:
+        """Raises DatasetError for an episode that is not like those before it."""
+        for name, facts in self.columns.items():
+            width = facts.width if name not in episode.columns else episode.column(name).shape[1]
+            if facts.width != width:
+                raise DatasetError(
+                    f"episode {episode.index}: {name} has {width} values, others have {facts.width}"
+                )
 
     def add(self, episode: Episode, fps: float) -> None:
-        """One episode more."""
+        """One episode more, that :meth:`check` has seen."""
         number = episode.index
         self.lengths[number] = len(episode)
         for text in episode.instructions:
@@ -183,12 +189,7 @@ class Survey:
         for name in (STATE, ACTION):
             if name in episode.columns:
                 values = episode.column(name)
-                facts = self.columns.setdefault(name, ColumnFacts(values.shape[1]))
-                if facts.width != values.shape[1]:
-                    raise DatasetError(
-                        f"episode {number}: {name} has {values.shape[1]} values, others have {facts.width}"
-                    )
-                facts.add(number, values)
+                self.columns.setdefault(name, ColumnFacts(values.shape[1])).add(number, values)
         if STATE in episode.columns and ACTION in episode.columns:
             self._add_pair(number, episode.state, episode.action, fps)
 
@@ -207,10 +208,15 @@ class Survey:
             self.equal_now += int((state == action).all(axis=1).sum())
             self.equal_next += int((state[1:] == action[:-1]).all(axis=1).sum())
             self.next_rows += len(state) - 1
+        if number in self.columns[STATE].frozen:
+            return
         for start, stop in _runs((np.diff(state, axis=0) == 0.0).all(axis=1)):
-            if (stop - start) / fps >= STUCK_S and len(self._stuck) < KEPT:
-                place = Place(number, start, size=(stop - start) / fps)
-                self._stuck.append((place, np.ptp(action[start : stop + 1], axis=0)))
+            moved = np.ptp(action[start : stop + 1], axis=0)
+            # The range only grows: what is no move by now will not be one, and takes no room.
+            if (stop - start) / fps >= STUCK_S and self._moves(moved):
+                self._stuck.append((Place(number, start, size=(stop - start) / fps), moved))
+        if len(self._stuck) > KEPT:
+            self._stuck = [kept for kept in self._stuck if self._moves(kept[1])][:KEPT]
 
 
 def survey(
@@ -228,8 +234,9 @@ def survey(
     for done, number in enumerate(dataset.episodes if episodes is None else episodes, 1):
         try:
             episode = dataset.episode(number)
-            found.add(episode, dataset.fps)
+            found.check(episode)
             also(episode)
+            found.add(episode, dataset.fps)
         except DatasetError as error:
             found.unreadable[number] = str(error)
         tell(done)

@@ -117,6 +117,12 @@ def from_dataset(dataset: LeRobotDataset, horizon: int, chosen: Representations)
     }
 
 
+def has_relative(modality: Modality) -> bool:
+    """Whether any action is relative to the present state."""
+    action = modality["action"]
+    return any(action.action_config(key).relative for key in action.modality_keys)
+
+
 def described(modality: Modality) -> str:
     """What goes in and comes out, in one line for people."""
     action = modality["action"]

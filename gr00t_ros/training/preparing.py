@@ -188,6 +188,10 @@ def _processor(
         own = base.processor.options
         values = {name: getattr(own, name) for name in own.__dataclass_fields__}
         ids = dict(base.processor.embodiment_ids)
+        known = () if options.modality == "new" else base.processor.modality_configs
+        if any(modalities.has_relative(configs[one.tag]) for one in recordings if one.tag not in known):
+            # As the reference does. A base for which it is off would leave out what is chosen here, unsaid.
+            values["use_relative_action"] = True
     if options.color_jitter is not None:
         names = ("brightness", "contrast", "saturation", "hue")
         values["color_jitter_params"] = dict(zip(names, options.color_jitter, strict=True))

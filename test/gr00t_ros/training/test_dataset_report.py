@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from gr00t_ros.data.lerobot import LeRobotDataset
+from gr00t_ros.data.lerobot import Episode, LeRobotDataset
+from gr00t_ros.errors import DatasetError
 from gr00t_ros.findings import Finding, Level, worst
 from gr00t_ros.training.dataset_report import report, unwell
+from gr00t_ros.training.dataset_survey import ACTION, KEPT, STATE, Survey, survey
 from support_datasets import CAMERAS, write_dataset
 from support_evaluation import ARM, TAG, processor_for
 from support_robots import shipped
@@ -117,6 +120,43 @@ def test_a_state_that_stands_still_while_actions_move_is_told(folder: Path) -> N
     # Where the robot is told to stand still as well, nothing is odd.
     put(folder, 1, action=stuck)
     assert unwell(findings(folder)) == []
+
+
+def test_pauses_do_not_hide_a_state_that_stands_still(folder: Path) -> None:
+    """As many as are kept of what is odd, and more, are none; they are no place to stop looking at."""
+    found = Survey()
+    dataset = LeRobotDataset(folder)
+    still = replace(dataset.episode(0), columns={**dataset.episode(0).columns})
+    for name in (STATE, ACTION):
+        still.columns[name] = np.concatenate([smooth(30), np.repeat(smooth(30)[-1:], 30, axis=0)])
+    odd = replace(still, index=1000, columns={**still.columns, ACTION: smooth(60)})
+    for number in range(KEPT + 1):
+        found.add(replace(still, index=number), FPS)
+    assert found.stuck == []
+    found.add(odd, FPS)
+    assert [place.episode for place in found.stuck] == [1000]
+    # Episodes of a small range, in which the pause is a move, give way to those of a larger one.
+    small = Survey()
+    for number in range(KEPT + 1):
+        faint = {STATE: still.columns[STATE], ACTION: 1e-3 * smooth(60)}
+        small.add(replace(still, index=number, columns={**still.columns, **faint}), FPS)
+    assert len(small.stuck) == KEPT
+    small.add(odd, FPS)
+    assert [place.episode for place in small.stuck] == [1000]
+
+
+def test_of_an_episode_that_is_refused_nothing_is_counted(folder: Path) -> None:
+    def refuse(episode: Episode) -> None:
+        if episode.index == 1:
+            raise DatasetError("another arm")
+
+    found = survey(LeRobotDataset(folder), also=refuse)
+    assert found.unreadable == {1: "another arm"}
+    assert (list(found.lengths), found.rows, found.columns[STATE].rows) == ([0], 60, 60)
+    other = LeRobotDataset(folder).episode(1)
+    narrow = {**other.columns, ACTION: other.columns[ACTION][:, :5]}
+    with pytest.raises(DatasetError, match="episode 1: action has 5 values, others have 6"):
+        found.check(replace(other, columns=narrow))
 
 
 def test_an_action_that_is_the_state_is_told(folder: Path) -> None:

@@ -186,3 +186,20 @@ def test_constant_and_frozen_values_are_said(tmp_path: Path) -> None:
     _, told = prepared(folder)
     assert any("state.arm" in line and "never change" in line for line in told)
     assert any("no state changes in all episodes: a frozen stream" in line for line in told)
+
+
+def test_actions_chosen_to_be_relative_are_so_whatever_the_base_has(tmp_path: Path) -> None:
+    """The switch of the base's processor is for its own configurations; it is off in one made without any."""
+    folder = tmp_path / "base"
+    shutil.copytree(base(), folder)
+    edit_json(
+        folder / "processor_config.json",
+        lambda content: content["processor_kwargs"].update(use_relative_action=False),
+    )
+    kept, _ = prepared(base=str(folder), robot="so101")
+    assert not kept.options.use_relative_action
+    made, told = prepared(base=str(folder), robot="so101", modality="new")
+    assert "arm relative" in told[0]
+    assert made.options.use_relative_action
+    none, _ = prepared(base=str(folder), robot="so101", modality="new", absolute=("all",))
+    assert not none.options.use_relative_action

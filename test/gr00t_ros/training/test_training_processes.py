@@ -30,8 +30,8 @@ torch.set_num_threads(1)
 WORKER = Path(training_worker.__file__)
 HAS_DEEPSPEED = find_spec("deepspeed") is not None
 needs_deepspeed = pytest.mark.skipif(not HAS_DEEPSPEED, reason="DeepSpeed is not installed")
-# A norm that the gradients are cut to, so small that AdamW's epsilon of 1e-8 is of the size of an element: its
-# steps, which do not depend on the gradients' size otherwise, then do.
+# A norm that the gradients are cut to, so small that AdamW's epsilon of 1e-8 is of the size of an element.
+# Its steps, which do not depend on the gradients' size otherwise, then do.
 CLIP = 1e-5
 # Gradients are of order 0.01; float32 leaves 1e-9 of rounding in sums of such.
 CLEAR_GRADIENT = 1e-5
