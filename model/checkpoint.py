@@ -54,7 +54,8 @@ _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "mo
 # org/name, optionally @revision: what the hub calls a repository.
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 # What is fetched from the hub: no code, no pickles.
-_HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
+# The YAML files describe the robots that it was trained for.
+_HUB_FILES = ["*.json", "*.txt", "*.safetensors", "robot*.yaml"]
 # A checkpoint lies at the top; folders hold intermediate ones (checkpoint-1000/...), as large as it.
 _NOT_HUB_FILES = ["*/*"]
 # Problems named in one message; the rest are counted.

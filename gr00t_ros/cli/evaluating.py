@@ -16,6 +16,7 @@ from tqdm import tqdm
 from gr00t_ros.cli.subjects import Subject, subject_of
 from gr00t_ros.data.lerobot import LeRobotDataset
 from gr00t_ros.findings import Finding
+from gr00t_ros.robot import RobotConfig
 
 if TYPE_CHECKING:
     from gr00t_model.policy import Gr00tPolicy
@@ -33,13 +34,23 @@ def tuned_subject(options: argparse.Namespace) -> Subject:
     """What the options mean, as ``subject_of``; where no robot is given, the one that the checkpoint was
     fine-tuned for."""
     if options.robot is None:
-        # As fine-tuning leaves them: one robot's, or one of several by its tag.
-        tag = options.embodiment_tag
-        own = Path(options.checkpoint) / ("robot.yaml" if tag is None else f"robot_{tag}.yaml")
-        if own.is_file():
+        own = _own_robot(options.checkpoint, options.embodiment_tag)
+        if own is not None:
             tell(f"robot: {own}")
             options.robot = str(own)
     return subject_of(options)
+
+
+def _own_robot(checkpoint: str, tag: str | None) -> Path | None:
+    """As fine-tuning leaves them: the only robot's, or one of several by its tag; None where there is none."""
+    from gr00t_model.checkpoint import resolve
+
+    directory = resolve(checkpoint)
+    only, of_tag = directory / "robot.yaml", directory / f"robot_{tag}.yaml"
+    if tag is not None and of_tag.is_file():
+        return of_tag
+    fits = only.is_file() and (tag is None or RobotConfig.from_file(only).embodiment_tag == tag)
+    return only if fits else None
 
 
 def trained_ranges(subject: Subject) -> dict[str, Any]:

@@ -225,8 +225,9 @@ def test_hub_id_is_fetched_without_code_or_pickles(single: Path, monkeypatch: py
         ".py" in pattern or "bin" in pattern or pattern == "*" for pattern in asked["allow_patterns"]
     )
     patterns = {name: asked[name] for name in ("allow_patterns", "ignore_patterns")}
-    files = [CONFIG, SINGLE, f"checkpoint-1000/{CONFIG}", "checkpoint-1000/model-00001-of-00002.safetensors"]
-    assert list(filter_repo_objects(files, **patterns)) == [CONFIG, SINGLE]
+    files = [CONFIG, SINGLE, "robot_mine.yaml"]
+    others = [f"checkpoint-1000/{CONFIG}", "checkpoint-1000/model-00001-of-00002.safetensors", "other.yaml"]
+    assert list(filter_repo_objects([*files, *others], **patterns)) == files
 
 
 def test_a_directory_wins_over_a_hub_id(single: Path, monkeypatch: pytest.MonkeyPatch) -> None:

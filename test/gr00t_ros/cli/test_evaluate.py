@@ -104,7 +104,7 @@ def test_rows_and_episodes_are_chosen(dataset: Path, capsys: pytest.CaptureFixtu
 
 
 def test_the_robot_of_the_checkpoint_is_used(
-    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fine-tuned checkpoint brings its robot, and with it names and units."""
     checkpoint = Path(shutil.copytree(tiny_checkpoint(), tmp_path / "tuned"))
@@ -113,8 +113,26 @@ def test_the_robot_of_the_checkpoint_is_used(
     printed = capsys.readouterr()
     assert "robot.yaml" in printed.err
     assert "the present state of the same joints" in printed.out
-    assert run(dataset, "--limit", "1", "--embodiment-tag", "new_embodiment", checkpoint=checkpoint) == 0
-    assert "the present state arm" in capsys.readouterr().out
+    tagged = ("--limit", "1", "--embodiment-tag", "new_embodiment")
+    assert run(dataset, *tagged, checkpoint=checkpoint) == 0
+    assert "the present state of the same joints" in capsys.readouterr().out
+    # One that is known by its tag goes before it, and one of another tag is not meant.
+    shutil.copy(checkpoint / "robot.yaml", checkpoint / "robot_new_embodiment.yaml")
+    assert run(dataset, *tagged, checkpoint=checkpoint) == 0
+    assert "robot_new_embodiment.yaml" in capsys.readouterr().err
+    (checkpoint / "robot_new_embodiment.yaml").unlink()
+    text = (checkpoint / "robot.yaml").read_text()
+    other = text.replace("embodiment_tag: new_embodiment", "embodiment_tag: other")
+    (checkpoint / "robot.yaml").write_text(other)
+    assert run(dataset, *tagged, checkpoint=checkpoint) == 0
+    printed = capsys.readouterr()
+    assert "robot.yaml" not in printed.err
+    assert "the present state arm" in printed.out
+    # A checkpoint of the hub brings its own as well.
+    (checkpoint / "robot.yaml").write_text(text)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(checkpoint))
+    assert run(dataset, "--limit", "1", checkpoint=Path("somebody/tuned")) == 0
+    assert "the present state of the same joints" in capsys.readouterr().out
 
 
 # ---- thresholds ----------------------------------------------------------------------------------
