@@ -13,6 +13,7 @@ its highest is shown beside what is counted before activations.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -90,6 +91,17 @@ def processor_time() -> float:
 
 
 def measure(
+    name: str, run: Run, processor: Gr00tProcessor, loader: Callable[[int], Any], steps: int
+) -> Result:
+    """A row of the table. Nothing of it stays in memory: network and trainer hold themselves and each other,
+    and would be there while the next one is measured."""
+    try:
+        return _measure(name, run, processor, loader, steps)
+    finally:
+        gc.collect()
+
+
+def _measure(
     name: str, run: Run, processor: Gr00tProcessor, loader: Callable[[int], Any], steps: int
 ) -> Result:
     options, device = run.options, run.process.device_type

@@ -42,7 +42,7 @@ def tuned_subject(options: argparse.Namespace) -> Subject:
 
 
 def _own_robot(checkpoint: str, tag: str | None) -> Path | None:
-    """As fine-tuning leaves them: the only robot's, or one of several by its tag; None where there is none."""
+    """As fine-tuning leaves it: the only robot's, or one of several by its tag; None where there is none."""
     from gr00t_model.checkpoint import resolve
 
     directory = resolve(checkpoint)
