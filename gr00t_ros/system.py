@@ -139,11 +139,17 @@ DEMO_ARGUMENTS = (
     Argument("log_level", "info", "debug, info, warn, error or fatal"),
 )
 
+PARK, REACH = "park", "reach"
 DEMONSTRATION_ARGUMENTS = (
+    Argument("task", PARK, "park, or reach: touch the object that the instruction names"),
     Argument("output", "episodes", "folder that the episodes lie in"),
     Argument("episodes", "20", "how many to record, of about four seconds each"),
     Argument("seed", "0", "where the episodes begin"),
-    Argument("instruction", demonstrations.INSTRUCTION, "what the task is called"),
+    Argument("instruction", demonstrations.INSTRUCTION, "what the task park is called"),
+    Argument(
+        "kinds", "static,moved,static,swapped", "of the task reach, in turn: what happens in an episode"
+    ),
+    Argument("size", "128", "edge of the pictures of the task reach, pixels"),
     DDS_PROFILE,
     Argument("log_level", "info", "debug, info, warn, error or fatal"),
 )
@@ -316,24 +322,40 @@ def demonstration_programs(arguments: Mapping[str, str]) -> list[Program]:
     """The simulated SO-101, its scripted teacher, and the recorder, from the values of
     ``DEMONSTRATION_ARGUMENTS``. Everything ends when the teacher does."""
     values = with_defaults(DEMONSTRATION_ARGUMENTS, arguments)
-    robot = share.robot_file("so101")
+    if values["task"] not in (PARK, REACH):
+        raise Gr00tRosError(f"argument task is {values['task']!r}, expected {PARK} or {REACH}")
+    reach = values["task"] == REACH
+    robot = share.robot_file("so101_reach" if reach else "so101")
     seed = _integer(values, "seed")
+    simulator: dict[str, ParameterValue] = {"seed": seed}
+    if reach:
+        simulator |= reaching_parameters(values["kinds"], _integer(values, "size"))
+        # Time waits for the teacher, so that it may run as fast as the machine can.
+        simulator |= {
+            "publish_clock": True,
+            "real_time_factor": 100.0,
+            "wait_for_commands": True,
+            "command_prefix": "/executed",
+            # One picture a step.
+            "camera_rate": 10.0,
+        }
     common: dict[str, Any] = {"parameter_files": (robot,), "log_level": values["log_level"]}
     environment = _dds_environment(values)
-    passed_on = ("output", "dds_profile", "log_level")
+    passed_on = {key: values[key] for key in ("output", "dds_profile", "log_level")}
     return [
         Program(
             name="so101_sim",
             executable="so101_sim",
-            parameters={"seed": seed},
+            parameters=simulator,
             environment=environment,
             **common,
         ),
-        *record_programs({"robot": str(robot), **{key: values[key] for key in passed_on}}),
+        *record_programs({"robot": str(robot), "use_sim_time": str(reach).lower(), **passed_on}),
         Program(
             name="so101_teacher",
             executable="so101_teacher",
             parameters={
+                "task": values["task"],
                 "seed": seed,
                 "episodes": _integer(values, "episodes"),
                 "instruction": values["instruction"],
@@ -341,6 +363,12 @@ def demonstration_programs(arguments: Mapping[str, str]) -> list[Program]:
             **common,
         ),
     ]
+
+
+def reaching_parameters(kinds: str, size: int) -> dict[str, ParameterValue]:
+    """The simulator's, for the reaching task: ``kinds`` of episodes in turn, square pictures of ``size``
+    pixels."""
+    return {"task": REACH, "kinds": kinds, "width": size, "height": size}
 
 
 def with_defaults(declared: tuple[Argument, ...], given: Mapping[str, str]) -> dict[str, str]:

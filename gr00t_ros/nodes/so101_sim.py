@@ -12,41 +12,40 @@ carries the stamp of the joint state that it shows, and that joint state is publ
 
 from __future__ import annotations
 
-import array
-import contextlib
-import queue
 import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
-from numpy.typing import NDArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CompressedImage, Image, JointState
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from gr00t_ros.causes import CauseLog, without_numbers
-from gr00t_ros.errors import Gr00tRosError, MessageError, RobotConfigError
+from gr00t_ros.errors import MessageError, RobotConfigError
 from gr00t_ros.nodes.parameters import Parameters, ParameterSpec
 from gr00t_ros.nodes.plain import refuse_arguments, run_plain
+from gr00t_ros.nodes.sim_pictures import PictureThread
+from gr00t_ros.nodes.sim_task import REACH, TASKS, TaskTopics
+from gr00t_ros.nodes.sim_task import TOPIC as TASK_TOPIC
 from gr00t_ros.robot import RobotConfig
-from gr00t_ros.robot_types import COMPRESSED_IMAGE, FLOAT64_MULTI_ARRAY, JOINT_TRAJECTORY, VideoSource
+from gr00t_ros.robot_types import FLOAT64_MULTI_ARRAY, JOINT_TRAJECTORY, VideoSource
 from gr00t_ros.sim.controllers import PositionController, TrajectoryController
+from gr00t_ros.sim.reaching import ReachingTask
 from gr00t_ros.sim.scene import CAMERAS, TIMESTEP
 from gr00t_ros.sim.so101 import SimulatedSO101
 
 _NS = 1_000_000_000
 # Behind by more than this (0.2 s), the simulation lets the time go instead of racing after it.
 _MAX_LAG_NS = 200_000_000
-_JPEG_QUALITY = 90
+# While time stands still for a command, what it waits for is told again this often, real ns.
+_REMIND_NS = 500_000_000
 
 SPECS = (
     ParameterSpec("width", 320, "width of the pictures", "pixels", 16, 4096, read_only=True),
@@ -67,6 +66,31 @@ SPECS = (
         100.0,
         read_only=True,
     ),
+    ParameterSpec(
+        "wait_for_commands",
+        False,
+        "with publish_clock: time stands still after each picture until every controller was commanded",
+        read_only=True,
+    ),
+    ParameterSpec(
+        "command_prefix",
+        "",
+        "put before the names of the command topics, for a teacher that records other commands than it sends",
+        read_only=True,
+    ),
+    ParameterSpec(
+        "task",
+        "",
+        "empty, or reach: episodes one after the other, from seed on; ~/reset begins the next one",
+        read_only=True,
+        choices=TASKS,
+    ),
+    ParameterSpec(
+        "kinds",
+        "static",
+        "of the task's episodes, in turn: static, moved, swapped, with commas between them",
+        read_only=True,
+    ),
 )
 
 DESCRIPTION = f"""so101_sim: a simulated SO-101 arm with two cameras on ROS 2 topics.
@@ -75,7 +99,7 @@ usage: so101_sim [--ros-args --params-file ROBOT_YAML -p name:=value ...]
 
 parameters:
 {chr(10).join(f"  {spec.name} (default {spec.default}): {spec.description}" for spec in SPECS)}
-services: ~/reset (std_srvs/Trigger) puts arm and objects back."""
+services: ~/reset (std_srvs/Trigger) puts arm and objects back; with a task, it begins the next episode."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +127,8 @@ def wiring_of(robot: RobotConfig) -> Wiring:
             raise RobotConfigError(
                 f"robot.video.keys: found {source.key!r}, the simulated SO-101 has {' and '.join(CAMERAS)}"
             )
-    for key, joints in [(s.key, s.joints) for s in robot.state.values()] + [
+    states = [source for source in robot.state.values() if source.topic != TASK_TOPIC]
+    for key, joints in [(s.key, s.joints) for s in states] + [
         (g.key, g.joints) for g in robot.action.values()
     ]:
         for joint in joints:
@@ -120,7 +145,7 @@ def wiring_of(robot: RobotConfig) -> Wiring:
                 for kind in (JOINT_TRAJECTORY, FLOAT64_MULTI_ARRAY)}  # fmt: skip
     return Wiring(
         videos=tuple(robot.video.values()),
-        joint_states=tuple(dict.fromkeys(source.topic for source in robot.state.values())),
+        joint_states=tuple(dict.fromkeys(source.topic for source in states)),
         trajectories=commands[JOINT_TRAJECTORY],
         positions=commands[FLOAT64_MULTI_ARRAY],
     )
@@ -137,15 +162,25 @@ class SO101Sim(Node):
         )
         self.parameters = Parameters(self, SPECS)
         description = self.parameters.robot()
-        self.wiring = wiring_of(RobotConfig.from_flat(description)) if description else DEFAULT_WIRING
-        self.sim = SimulatedSO101(
-            cameras=tuple(video.key for video in self.wiring.videos),
-            width=self.parameters["width"],
-            height=self.parameters["height"],
-            seed=self.parameters["seed"],
-            shadows=self.parameters["shadows"],
-        )
+        robot = RobotConfig.from_flat(description) if description else None
+        self.wiring = DEFAULT_WIRING if robot is None else wiring_of(robot)
+        looks: dict[str, Any] = {
+            "cameras": tuple(video.key for video in self.wiring.videos),
+            "width": self.parameters["width"],
+            "height": self.parameters["height"],
+            "shadows": self.parameters["shadows"],
+        }
+        self.task: TaskTopics | None = None
+        if self.parameters["task"] == REACH:
+            text = "/gr00t/instruction" if robot is None else robot.instruction.topic
+            seed, kinds = self.parameters["seed"], self.parameters["kinds"]
+            self.task = TaskTopics(self, ReachingTask(**looks), seed, kinds, text)
+            self.sim = self.task.task.arm
+        else:
+            self.sim = SimulatedSO101(seed=self.parameters["seed"], **looks)
         self._own_clock = bool(self.parameters["publish_clock"])
+        # With wait_for_commands: the topics of the controllers that time stands still for.
+        self._awaited: set[str] = set()
         # The physics advances in steps of 2 ms, so the joint state period is a whole number of them.
         self.period = max(1, round(1.0 / self.parameters["joint_state_rate"] / TIMESTEP)) * TIMESTEP
         self._frame_every = max(1, round(1.0 / self.parameters["camera_rate"] / self.period))
@@ -162,7 +197,9 @@ class SO101Sim(Node):
     def _make_controllers(self) -> None:
         positions = dict(zip(self.sim.joint_names, self.sim.joint_positions(), strict=True))
         self._controllers: list[TrajectoryController | PositionController] = []
+        prefix = self.parameters["command_prefix"]
         for topic, joints in self.wiring.trajectories:
+            topic = prefix + topic
             follower = TrajectoryController(joints, np.array([positions[joint] for joint in joints]))
             self._controllers.append(follower)
             # Depth 1: only the newest command matters, an older one must not be executed late.
@@ -170,14 +207,20 @@ class SO101Sim(Node):
                 JointTrajectory, topic, self._taker(topic, follower, _take_trajectory), 1
             )
         for topic, joints in self.wiring.positions:
+            topic = prefix + topic
             holder = PositionController(joints, np.array([positions[joint] for joint in joints]))
             self._controllers.append(holder)
             self.create_subscription(Float64MultiArray, topic, self._taker(topic, holder, _take_positions), 1)
+
+        self._command_topics = tuple(
+            prefix + topic for topic, _ in (*self.wiring.trajectories, *self.wiring.positions)
+        )
 
     def _taker(self, topic: str, controller: Any, take: Any) -> Any:
         """A subscription callback that tells each kind of refused command once."""
 
         def callback(message: Any) -> None:
+            self._awaited.discard(topic)
             try:
                 take(controller, message, self.now_ns())
                 self._refusals.remove(topic)
@@ -200,10 +243,12 @@ class SO101Sim(Node):
         self._now_ns = now
         for controller in self._controllers:
             self.sim.set_targets(dict(zip(controller.joints, controller.sample(now), strict=True)))
-        self.sim.step(self.period)
+        if self.task is None:
+            self.sim.step(self.period)
+        else:
+            self.task.step(self.period)
         stamp = Time(sec=now // _NS, nanosec=now % _NS)
-        if self._clock_publisher is not None:
-            self._clock_publisher.publish(Clock(clock=stamp))
+        self._publish_clock()
         message = JointState(
             name=list(self.sim.joint_names),
             position=self.sim.joint_positions().tolist(),
@@ -213,14 +258,34 @@ class SO101Sim(Node):
         for publisher in self._joint_states:
             publisher.publish(message)
         if self._ticks % self._frame_every == 0:
+            if self.task is not None:
+                self.task.tell(stamp)
             self.pictures.post(stamp, self.sim.snapshot())
+            if self.parameters["wait_for_commands"]:
+                self._awaited = set(self._command_topics)
+
+    def _remind(self) -> None:
+        """Tells what time it is, and what is asked, to whoever has started while time stands still."""
+        self._publish_clock()
+        if self.task is not None:
+            self.task.tell(Time(sec=self._now_ns // _NS, nanosec=self._now_ns % _NS))
+
+    def _publish_clock(self) -> None:
+        if self._clock_publisher is not None:
+            now = Time(sec=self._now_ns // _NS, nanosec=self._now_ns % _NS)
+            self._clock_publisher.publish(Clock(clock=now))
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self.sim.reset()
+        response.message = "arm and objects are back at their start"
+        if self.task is None:
+            self.sim.reset()
+        else:
+            response.message = self.task.begin()
+        self._awaited.clear()
         start = dict(zip(self.sim.joint_names, self.sim.joint_positions(), strict=True))
         for controller in self._controllers:
             controller.reset(np.array([start[joint] for joint in controller.joints]))
-        response.success, response.message = True, "arm and objects are back at their start"
+        response.success = True
         return response
 
     def run(self, stop: threading.Event) -> None:
@@ -234,7 +299,7 @@ class SO101Sim(Node):
         pace = self.parameters["real_time_factor"] if self._own_clock else 1.0
         period_ns = round(self.period * _NS)
         wait_ns = round(period_ns / pace)
-        due = self._wall_ns()
+        due = told = self._wall_ns()
         while not stop.is_set():
             late = self._wall_ns() - due
             if abs(late) > _MAX_LAG_NS:
@@ -245,6 +310,15 @@ class SO101Sim(Node):
                         throttle_duration_sec=10.0,
                     )
                 due, late = due + late, 0
+            if self._awaited:
+                executor.spin_once(timeout_sec=0.05)
+                self.pictures.check()
+                if self._wall_ns() - told > _REMIND_NS:
+                    told = self._wall_ns()
+                    self._remind()
+                due = max(due, self._wall_ns() - _MAX_LAG_NS // 2)
+                continue
+            told = self._wall_ns()
             if late >= 0:
                 self.tick(self._now_ns + period_ns if self._own_clock else due)
                 due += wait_ns
@@ -271,101 +345,6 @@ def _take_trajectory(controller: TrajectoryController, message: JointTrajectory,
 
 def _take_positions(controller: PositionController, message: Float64MultiArray, now_ns: int) -> None:
     controller.accept(message.data)
-
-
-class PictureThread:
-    """Renders and publishes all cameras on its own thread, so that joint states never wait for a picture.
-
-    With ``lossless`` the physics waits until the picture before is out (simulated time: every picture is
-    made); otherwise a picture that comes too soon replaces the one that waits.
-    """
-
-    def __init__(self, node: SO101Sim, *, lossless: bool) -> None:
-        self._node = node
-        self._lossless = lossless
-        self._waiting: queue.Queue[tuple[Time, NDArray[np.float64]] | None] = queue.Queue(maxsize=1)
-        self._error: Exception | None = None
-        self._ready = threading.Event()
-        self._publishers = [
-            (
-                video,
-                node.create_publisher(
-                    CompressedImage if video.type == COMPRESSED_IMAGE else Image,
-                    video.topic,
-                    qos_profile_sensor_data,
-                ),
-            )
-            for video in node.wiring.videos
-        ]
-        self._thread = threading.Thread(target=self._run, name="pictures", daemon=True)
-        self._thread.start()
-        self._ready.wait()
-        self.check()
-
-    def check(self) -> None:
-        """Raises what ended the thread."""
-        if self._error is not None:
-            raise self._error
-
-    def post(self, stamp: Time, positions: NDArray[np.float64]) -> None:
-        """Hands over one picture's scene; positions is the model's qpos and is not changed afterwards."""
-        while self._error is None:
-            try:
-                self._waiting.put((stamp, positions), timeout=0.1 if self._lossless else 0.0001)
-                return
-            except queue.Full:
-                if not self._lossless:
-                    _discard(self._waiting)
-
-    def _run(self) -> None:
-        try:
-            renderer = self._node.sim.renderer()
-            self._ready.set()
-            names = [video.key for video, _ in self._publishers]
-            while (item := self._waiting.get()) is not None:
-                stamp, positions = item
-                pictures = renderer.render(positions, names)
-                for (video, publisher), picture in zip(self._publishers, pictures, strict=True):
-                    publisher.publish(image_message(video, picture, stamp))
-            renderer.close()
-        except Exception as error:  # check() raises it on the main thread
-            self._error = error
-        finally:
-            self._ready.set()
-
-    def close(self) -> None:
-        """Ends the thread; what waits is not rendered any more."""
-        while self._thread.is_alive():
-            _discard(self._waiting)
-            try:
-                self._waiting.put(None, timeout=0.1)
-            except queue.Full:
-                continue
-            self._thread.join()
-
-
-def _discard(waiting: queue.Queue[Any]) -> None:
-    with contextlib.suppress(queue.Empty):
-        waiting.get_nowait()
-
-
-def image_message(video: VideoSource, picture: NDArray[np.uint8], stamp: Time) -> Image | CompressedImage:
-    """picture [H, W, 3] RGB as the message type that the robot description gives the camera."""
-    frame = f"{video.key}_camera"
-    if video.type == COMPRESSED_IMAGE:
-        done, jpeg = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-        if not done:
-            raise Gr00tRosError(f"{video.topic}: the picture cannot be encoded as JPEG")
-        compressed = CompressedImage(format="jpeg", data=array.array("B", jpeg.tobytes()))
-        compressed.header.stamp, compressed.header.frame_id = stamp, frame
-        return compressed
-    height, width, _ = picture.shape
-    # rclpy takes an array.array as it is; from bytes or lists it would check every value.
-    message = Image(
-        height=height, width=width, encoding="rgb8", step=3 * width, data=array.array("B", picture.tobytes())
-    )
-    message.header.stamp, message.header.frame_id = stamp, frame
-    return message
 
 
 def _body(arguments: list[str], stop: threading.Event) -> int:
