@@ -10,7 +10,7 @@ its first message; others for as long as an episode does.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -199,18 +199,28 @@ class RecordedTopics:
             self.failure = one_line(error) or type(error).__name__
 
     def _take(self) -> None:
+        """All that waits goes into the sink, in the order of arrival: after a standstill much does, and a
+        reader that sorts by time holds only so much."""
         with self._lock:
-            for topic, entry in self._entries.items():
-                self._take_from(topic, entry)
+            waiting = [
+                message for topic, entry in self._entries.items() for message in self._of(topic, entry)
+            ]
+            for message in sorted(waiting, key=lambda message: message[2]):
+                self._sink(*message)
 
     def _take_from(self, topic: str, entry: _Entry) -> None:
+        for message in self._of(topic, entry):
+            self._sink(*message)
+
+    def _of(self, topic: str, entry: _Entry) -> Iterator[tuple[str, bytes, int, int | None]]:
+        """What waits at one subscription, as the sink takes it."""
         single = len(entry.offered) == 1
         for _ in range(DEPTH):
             found = taken(entry.subscription)
             if found is None:
                 return
             data, info = found
-            self._sink(topic, data, self._arrivals.of(info), sequence(info) if single else None)
+            yield topic, data, self._arrivals.of(info), sequence(info) if single else None
 
 
 def _profile(offers: Sequence[QoSProfile]) -> tuple[ReliabilityPolicy, DurabilityPolicy]:
