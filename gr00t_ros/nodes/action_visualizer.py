@@ -14,6 +14,7 @@ from typing import Any
 
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
@@ -26,6 +27,7 @@ from gr00t_ros.causes import CauseLog, one_line, without_numbers
 from gr00t_ros.chunk import check_chunk
 from gr00t_ros.errors import ChunkRefused, Gr00tRosError
 from gr00t_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
+from gr00t_ros.nodes.camera_overlays import CameraOverlays
 from gr00t_ros.nodes.conversions import chunk_from_msg, nanoseconds, plan_from_msg, time_msg
 from gr00t_ros.nodes.markers import Markers
 from gr00t_ros.nodes.parameters import Parameters, ParameterSpec
@@ -42,6 +44,8 @@ from gr00t_ros.visualization.scene import Scene
 
 # Joint states read at a time: several drivers may share a topic. The subscription keeps 5.
 JOINT_STATES_A_TICK = 8
+# s. How long the end waits for viewers to hear that there is nothing to see; most hear it at once.
+CLEAR_S = 1.0
 
 SPECS = (
     ParameterSpec("rate", 20.0, "drawings per second, besides one for each chunk", "Hz", 1.0, 100.0,
@@ -97,6 +101,7 @@ class ActionVisualizer(Node):
         self._joint_publisher = self.create_publisher(JointState, "predicted_joint_states", 10)
         self._path_publishers: dict[str, Any] = {}
         self._state: RobotState | None = None
+        self._overlays = CameraOverlays(self, self.scene, self._troubles)
         self._subscribe()
         if self.parameters["urdf"]:
             self._own_model()
@@ -221,6 +226,7 @@ class ActionVisualizer(Node):
         if self._marker_publisher.get_subscription_count():
             self._marker_publisher.publish(self._markers.update(shapes))
         self._publish_paths()
+        self._overlays.draw(now_ns, time.monotonic())
         if self._state is not None:
             self._state.publish(self.scene.measured, now_ns)
 
@@ -259,6 +265,8 @@ class ActionVisualizer(Node):
     def clear(self) -> None:
         """Nothing is left in the viewers."""
         self._marker_publisher.publish(self._markers.clear())
+        # The publisher goes away next, with what it has not sent yet.
+        self._marker_publisher.wait_for_all_acked(Duration(seconds=CLEAR_S))
 
 
 def _topic_name(name: str) -> str:

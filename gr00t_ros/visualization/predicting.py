@@ -156,7 +156,7 @@ def _worst(names: Sequence[str], kind: str, values: Values, low: ArrayLike, high
     lowest, highest = np.asarray(low, np.float64), np.asarray(high, np.float64)
     beyond = np.maximum(values - highest, lowest - values)
     found = []
-    for column in np.flatnonzero(beyond.max(axis=0) > ROUNDING):
+    for column in np.flatnonzero(beyond.max(axis=0) > ROUNDING).tolist():
         step = int(np.argmax(beyond[:, column]))
         value = float(values[step, column])
         limit = highest[column] if value > highest[column] else lowest[column]

@@ -30,7 +30,7 @@ from gr00t_ros.visualization.predicting import (
     twist_path,
 )
 from gr00t_ros.visualization.robot_model import RobotModel, read_model
-from gr00t_ros.visualization.shapes import Shape
+from gr00t_ros.visualization.shapes import Shape, over_time
 from gr00t_ros.visualization.trail import Trail
 
 Values = NDArray[np.float64]
@@ -169,6 +169,21 @@ class Scene:
     def predicted_joints(self) -> dict[str, float]:
         """Where the joints will be at the end of the chunk, as far as that is known; empty without one."""
         return self._end
+
+    def tracks(self) -> list[tuple[str, Values, Values]]:
+        """The predicted paths: frame, positions [T, 3] and colours [T, 4] of each."""
+        return [
+            (effector.frame, path[:, :3, 3], over_time(len(path)))
+            for effector, path in zip(self.effectors, self._paths, strict=False)
+        ]
+
+    def camera_pose(self, frame: str) -> tuple[str, Values] | None:
+        """Where the link ``frame`` is: the frame that it is given in, and its pose [4, 4]; None where that is
+        not known."""
+        if self.model is None or self.kinematics is None or frame not in self.model.links:
+            return None
+        pose = self.kinematics.poses(self.measured, [frame])[frame][0]
+        return (self.model.frame_of(frame), pose) if np.isfinite(pose).all() else None
 
     def shapes(self, now_ns: int, now_s: float) -> list[Shape]:
         """All that holds at ROS time ``now_ns``; ``now_s`` is monotonic time, for what falls silent."""

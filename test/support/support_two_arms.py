@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A robot for tests of drawing: a turning waist that carries two arms, each with a gripper of two fingers.
 
-It has what other robots' models are made of: fixed, turning, endless and sliding joints, a joint that mimics
-another, boxes, cylinders and spheres.
+A camera stands behind it and looks forward. It has what other robots' models are made of: fixed, turning,
+endless and sliding joints, a joint that mimics another, boxes, cylinders and spheres.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ def two_arms_urdf() -> str:
   <link name="base_link">{_part("box", 'size="0.24 0.30 0.06"', "0 0 0.03")}</link>
   <link name="torso">{_part("box", 'size="0.12 0.22 0.40"', "0 0 0.20")}</link>
   <link name="head">{_part("sphere", 'radius="0.07"', "0 0 0.06")}</link>
+  <link name="camera_optical"/>
+  {_joint("mast", "fixed", "base_link", "camera_optical", "-0.8 0 0.4", "-1.5707963 0 -1.5707963", "")}
   {_joint("waist", "revolute", "base_link", "torso", "0 0 0.06", "0 0 0", "0 0 1")}
   {_joint("neck", "fixed", "torso", "head", "0 0 0.42", "0 0 0", "")}
   {"".join(_arm(side, sign) for side, sign in zip(SIDES, (1, -1), strict=True))}
