@@ -134,12 +134,12 @@ def _course(losses: Mapping[int, float]) -> str:
 
 def _kept(output: Path) -> str:
     """What there is to go on from, in words."""
-    from gr00t_ros.training.saving import checkpoint_steps, folder
+    from gr00t_ros.training.saving import newest_whole
 
-    steps = checkpoint_steps(output)
-    if not steps:
+    checkpoint = newest_whole(output)
+    if checkpoint is None:
         return "no checkpoint was written yet; the same command begins anew"
-    return f"{folder(output, steps[-1])} is kept, and the same command with --resume goes on from there"
+    return f"{checkpoint} is kept, and the same command with --resume goes on from there"
 
 
 def _options(given: argparse.Namespace) -> Options:
@@ -208,6 +208,12 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     add("--relative", nargs="+", metavar="KEY", help="actions relative to the state; all for every key")
     add("--absolute", nargs="+", metavar="KEY", help="the contrary (default: joints and poses are relative)")
     add(
+        "--skip-episodes",
+        nargs="+",
+        metavar="[DIR:]3-5,8",
+        help="leave these out; with several datasets say of which, each as DIR:NUMBERS",
+    )
+    add(
         "--modality",
         choices=("auto", "base", "new"),
         help="keys and representations of the embodiment: the base's, or new ones (default: the base's "
@@ -227,7 +233,7 @@ def _add_course(group: argparse._ArgumentGroup) -> None:
     add("--learning-rate", type=float, metavar="LR", help="at its highest (default: 1e-4)")
     add("--warmup", type=float, metavar="SHARE", help="share of the steps that it rises (default: 0.05)")
     add("--weight-decay", type=float, metavar="W", help="default: 1e-5")
-    add("--clip", type=float, metavar="NORM", help="longest gradient (default: 1.0)")
+    add("--clip", type=float, metavar="NORM", help="longest gradient, 0 for no limit (default: 1.0)")
     add("--seed", type=int, help="of weights, samples, noise and dropout (default: 0)")
     add("--from-scratch", action="store_true", help="train everything; of a checkpoint the action head anew")
     add("--device", choices=("auto", "cpu", "cuda"), help="default: a GPU where there is one")

@@ -276,7 +276,8 @@ class WindowReader:
             line, place = np.argwhere(~np.isfinite(values))[0]
             raise DatasetError(
                 f"{self._where(episode)}, row {at[line]}: value {positions[place]} of {column} is "
-                f"{values[line, place]}, expected a finite number; leave this episode out or record it again"
+                f"{values[line, place]}, expected a finite number; leave this episode out (finetune "
+                f"--skip-episodes {episode.index}) or record it again"
             )
         return values
 

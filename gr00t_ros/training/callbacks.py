@@ -105,6 +105,17 @@ class ProgressLine(TrainerCallback):
             print(line, file=self._stream, flush=True)
 
 
+class OwnIntervals(TrainerCallback):
+    """Saves, evaluates and logs as often as this start says, not as often as the one that a run was begun
+    with: the library takes those from the checkpoint."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
+    ) -> None:
+        """When the checkpoint has been read."""
+        state.compute_steps(args, state.max_steps)
+
+
 class StopWhenAsked(TrainerCallback):
     """Ends the run after the step under way, with a checkpoint, once all processes know that it is to end."""
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gr00t_model.errors import Gr00tError
-from gr00t_model.processing import ActionConfig, ModalityConfig, poses
+from gr00t_model.processing import ActionConfig, Gr00tProcessor, ModalityConfig, poses
 from gr00t_ros.data.lerobot import Episode
 from gr00t_ros.data.statistics import KEPT_VALUES, RunningStatistics
 from gr00t_ros.data.windows import WindowReader
@@ -58,8 +58,26 @@ def training_statistics(
         modality = modalities[source.tag]
         embodiment = collected.setdefault(source.tag, _Embodiment(source.tag, modality))
         opened = OpenSource(source, modality)
+        opened.rows()
         embodiment.add(opened, report)
     return {tag: embodiment.result(report) for tag, embodiment in collected.items()}
+
+
+def check_episodes(
+    sources: Sequence[DatasetSource], processor: Gr00tProcessor, report: Callable[[str], None] = _LOG.warning
+) -> None:
+    """Looks at all that training will read of these sources, besides pictures, as :func:`training_statistics`
+    does, for episodes that it is not given: what is wrong should not come up in the middle of a run.
+
+    Raises:
+        DatasetError: as there; or a source does not fit the processor's statistics.
+    """
+    for source in sources:
+        tag = source.tag
+        widths = {"state_widths": processor.state_widths(tag), "action_widths": processor.action_widths(tag)}
+        opened = OpenSource(source, processor.modality(tag), **widths)
+        opened.rows()
+        _Embodiment(tag, processor.modality(tag)).add(opened, report)
 
 
 @dataclass

@@ -30,6 +30,10 @@ HORIZON = 16
 MIN_IMAGE_EDGE = 56
 
 
+# NumPy's generator takes 32 bits, and each process adds its number.
+LARGEST_SEED = 2**31 - 1
+
+
 class TrainingError(Gr00tRosError):
     """A run cannot be started, gone on with or finished: the text says why and what to do."""
 
@@ -67,8 +71,9 @@ class Options:
         base: a checkpoint directory, a hub id, or a preset for random weights.
         robot: name of a shipped robot description or a robot YAML; default the datasets' own.
         embodiment_tag: default the robot's, else new_embodiment.
-        horizon: action steps, where modality configs are made here.
+        horizon: action steps, where modality configs are made here; default 16.
         relative, absolute: action keys (or ``all``) whose representation is to be other than the default.
+        skip_episodes: left out altogether, ``3-5,8`` of the only dataset or ``DIR:3-5,8``.
         modality: ``base`` takes the base's configuration of the tag, ``new`` makes one, ``auto`` the first
             where there is one.
         statistics: ``data`` measures the datasets, ``base`` keeps the base checkpoint's numbers.
@@ -89,9 +94,10 @@ class Options:
     output: Path
     robot: str | None = None
     embodiment_tag: str | None = None
-    horizon: int = HORIZON
+    horizon: int | None = None
     relative: tuple[str, ...] = ()
     absolute: tuple[str, ...] = ()
+    skip_episodes: tuple[str, ...] = ()
     modality: str = "auto"
     statistics: str = "data"
 
@@ -132,17 +138,22 @@ class Options:
     deployed_dtype: str = "bfloat16"
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulate", "keep", "log_every", "horizon", "eval_batches"):
+        for name in ("batch_size", "accumulate", "keep", "log_every", "eval_batches"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{_spoken(name)} is {getattr(self, name)}, expected at least 1")
-        for name in ("steps", "save_every", "eval_every"):
+        for name in ("steps", "save_every", "eval_every", "horizon"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise TrainingError(f"{_spoken(name)} is {value}, expected at least 1")
         for name in ("workers", "eval_episodes"):
             if getattr(self, name) < 0:
                 raise TrainingError(f"{_spoken(name)} is {getattr(self, name)}, expected 0 or more")
-        if not self.learning_rate > 0:
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise TrainingError(f"--seed is {self.seed}, expected 0 to {LARGEST_SEED}")
+        for name in ("weight_decay", "clip"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise TrainingError(f"{_spoken(name)} is {getattr(self, name):g}, expected 0 or more")
+        if not 0 < self.learning_rate < math.inf:
             raise TrainingError(f"learning rate is {self.learning_rate:g}, expected a positive number")
         if not 0.0 <= self.warmup <= 1.0:
             raise TrainingError(f"warm-up is {self.warmup:g}, expected a share of the steps from 0 to 1")
@@ -192,7 +203,7 @@ class Options:
         return self.batch_size // parts
 
     def deciding(self) -> dict[str, Any]:
-        """What decides the numbers of the run, fit for JSON: a run is gone on with only when these agree."""
+        """What decides the numbers of the run, fit for JSON, as it was given."""
         values = asdict(self)
         for name in FREE:
             values.pop(name)
@@ -214,7 +225,10 @@ FREE = (
     # The order of samples is kept: see "lanes" in stream.py.
     "workers",
 )
-assert set(FREE) <= {entry.name for entry in fields(Options)}
+# Told in a run's identity by what they mean: files by their contents, datasets by their tags, weights and
+# episodes.
+RESOLVED = ("datasets", "base", "robot", "embodiment_tag", "skip_episodes", "deepspeed", "precision")
+assert {*FREE, *RESOLVED} <= {entry.name for entry in fields(Options)}
 
 
 def _spoken(name: str) -> str:

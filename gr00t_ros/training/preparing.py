@@ -25,10 +25,11 @@ from gr00t_ros.training.agreeing import (
     check_own_robot,
     check_together,
 )
+from gr00t_ros.training.dataset_statistics import check_episodes, training_statistics
+from gr00t_ros.training.dividing import held_out, parse_skipped, without
 from gr00t_ros.training.network import Base
-from gr00t_ros.training.options import Options, TrainingError
+from gr00t_ros.training.options import HORIZON, Options, TrainingError
 from gr00t_ros.training.samples import DatasetSource
-from gr00t_ros.training.stream import training_statistics
 
 NEW_EMBODIMENT = "new_embodiment"
 # Where the converter leaves the robot description that a dataset was made with.
@@ -48,12 +49,14 @@ class Recording:
     robot: RobotConfig | None
     robot_path: Path | None
     held_out: tuple[int, ...] = ()
+    skipped: tuple[int, ...] = ()
 
     @property
     def training(self) -> DatasetSource:
         """The episodes to learn from."""
-        kept = tuple(number for number in self.dataset.episodes if number not in self.held_out)
-        return DatasetSource(self.path, self.tag, self.weight, self.robot, kept if self.held_out else None)
+        apart = {*self.held_out, *self.skipped}
+        kept = tuple(number for number in self.dataset.episodes if number not in apart)
+        return DatasetSource(self.path, self.tag, self.weight, self.robot, kept if apart else None)
 
     def identity(self) -> dict[str, Any]:
         """For the record, fit for JSON."""
@@ -62,6 +65,7 @@ class Recording:
             "embodiment_tag": self.tag,
             "weight": self.weight,
             "held_out_episodes": list(self.held_out),
+            "skipped_episodes": list(self.skipped),
         }
 
     @property
@@ -81,8 +85,9 @@ def find_recordings(options: Options) -> list[Recording]:
     """
     named = None if options.robot is None else robot_file(options.robot)
     found = []
-    for text in options.datasets:
-        path, tag, weight = parse_dataset(text)
+    datasets = [parse_dataset(text) for text in options.datasets]
+    skipped = parse_skipped(options.skip_episodes, [path for path, _, _ in datasets])
+    for (path, tag, weight), skip in zip(datasets, skipped, strict=True):
         dataset = LeRobotDataset(path)
         own = path / ROBOT_IN_DATASET if (path / ROBOT_IN_DATASET).is_file() else None
         robot_path = named or own
@@ -92,8 +97,9 @@ def find_recordings(options: Options) -> list[Recording]:
         tag = tag or options.embodiment_tag or (robot.embodiment_tag if robot else NEW_EMBODIMENT)
         recording = Recording(path, tag, weight, dataset, robot, robot_path)
         _check_rate(recording)
-        held = _held_out(dataset, options.eval_episodes)
-        found.append(replace(recording, held_out=held))
+        left = without(dataset, skip)
+        held = held_out(dataset, left, options.eval_episodes)
+        found.append(replace(recording, held_out=held, skipped=skip))
     check_together(found)
     return found
 
@@ -144,6 +150,10 @@ def prepare_processor(
         processor = _processor(options, base, configs, {**base.statistics, **measured}, recordings)
     for recording in recordings:
         _require(processor, recording)
+    unseen = [recording.evaluation for recording in recordings if recording.held_out]
+    if options.statistics != "data":
+        unseen += [recording.training for recording in recordings]
+    check_episodes(unseen, processor, tell)
     return processor
 
 
@@ -157,16 +167,17 @@ def _modality(options: Options, base: Base, recording: Recording) -> modalities.
             "with --embodiment-tag, or leave --modality out"
         )
     if known and options.modality != "new" and base.processor is not None:
-        if options.relative or options.absolute:
+        own = base.processor.modality(recording.tag)["action"].horizon
+        if options.relative or options.absolute or options.horizon not in (None, own):
             raise TrainingError(
-                f"the base brings its own configuration of {recording.tag}; --relative and --absolute need "
-                "--modality new"
+                f"the base brings its own configuration of {recording.tag}, with {own} steps; --horizon, "
+                "--relative and --absolute need --modality new"
             )
         return base.processor.modality(recording.tag)
     chosen = modalities.Representations(options.relative, options.absolute)
     if recording.robot is not None:
-        return modalities.from_robot(recording.robot, options.horizon, chosen)
-    return modalities.from_dataset(recording.dataset, options.horizon, chosen)
+        return modalities.from_robot(recording.robot, options.horizon or HORIZON, chosen)
+    return modalities.from_dataset(recording.dataset, options.horizon or HORIZON, chosen)
 
 
 def _processor(
@@ -197,6 +208,12 @@ def _processor(
         values["color_jitter_params"] = dict(zip(names, options.color_jitter, strict=True))
     if options.random_rotation is not None:
         values["random_rotation_angle"] = options.random_rotation
+    for name in ("crop_fraction", "image_edge"):
+        if getattr(options, name) is not None and not values.get("use_albumentations", True):
+            raise TrainingError(
+                f"--{name.replace('_', '-')}: the base's processor_config.json has use_albumentations false, "
+                "and so fixed sizes of its own (image_target_size, image_crop_size); leave it out"
+            )
     if options.crop_fraction is not None:
         values["crop_fraction"] = options.crop_fraction
     if options.image_edge is not None:
@@ -236,19 +253,6 @@ def _require(processor: Gr00tProcessor, recording: Recording) -> None:
             if "statistics" in str(error)
             else str(error)
         ) from error
-
-
-def _held_out(dataset: LeRobotDataset, count: int) -> tuple[int, ...]:
-    """Episodes to evaluate on: ``count`` of them, spread evenly, the first episode never among them unless
-    all but one are asked for."""
-    episodes = list(dataset.episodes)
-    if count and count >= len(episodes):
-        raise TrainingError(
-            f"--eval-episodes {count}: {dataset.path} has {len(episodes)} episodes; at least one must be "
-            "left to learn from"
-        )
-    places = [(2 * number + 1) * len(episodes) // (2 * count) for number in range(count)]
-    return tuple(episodes[place] for place in places)
 
 
 def _check_rate(recording: Recording) -> None:

@@ -48,6 +48,11 @@ def checkpoint_hash(directory: Path) -> str:
     return _hash_of(directory, (file for file in files if file.is_file()))
 
 
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's contents."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def versions() -> dict[str, str]:
     """Of Python and of the packages whose code decides the numbers."""
     found = {"python": platform.python_version()}

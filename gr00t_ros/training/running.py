@@ -24,7 +24,7 @@ from gr00t_model import Gr00tN1d6, Gr00tProcessor
 from gr00t_model.checkpoint import out_of_memory
 from gr00t_ros.training import memory, saving
 from gr00t_ros.training.arguments import training_arguments
-from gr00t_ros.training.callbacks import ProgressLine, StopWhenAsked, stoppable
+from gr00t_ros.training.callbacks import OwnIntervals, ProgressLine, StopWhenAsked, stoppable
 from gr00t_ros.training.deploying import Deployment
 from gr00t_ros.training.loader import training_loader
 from gr00t_ros.training.network import (
@@ -36,10 +36,10 @@ from gr00t_ros.training.network import (
     use_autocast,
 )
 from gr00t_ros.training.optimizers import optimizer_name
-from gr00t_ros.training.options import Options, TrainingError
+from gr00t_ros.training.options import RESOLVED, Options, TrainingError
 from gr00t_ros.training.preparing import Recording, find_recordings, prepare_processor
 from gr00t_ros.training.processes import Process, deepspeed_config, join
-from gr00t_ros.training.provenance import checkpoint_hash, dataset_hash, describe
+from gr00t_ros.training.provenance import checkpoint_hash, dataset_hash, describe, file_hash
 from gr00t_ros.training.stream import SampleStream
 from gr00t_ros.training.trainer import Finetuner, Interruption
 
@@ -158,7 +158,9 @@ class Run:
             say(f"all {options.total_steps} steps are done already")
             return self._finished(Outcome.read(begun.checkpoint, options.total_steps))
         processor = process.from_first(lambda: self._processor(begun.checkpoint, say))
+        evaluation = self.evaluation(processor)
         numbers = sorted({processor.embodiment_id(recording.tag) for recording in self.recordings})
+        torch.manual_seed(options.seed)  # adapters start at random
         model = build_network(self.base, options, bf16=process.bf16, embodiments=numbers)
         say(f"{memory.trained_line(memory.count(model))} ({', '.join(trained_parts(model))})")
         deployment = self._deployment(model, processor, begun, command)
@@ -169,12 +171,12 @@ class Run:
             model,
             arguments,
             loader=self.loader(processor, begun.lanes),
-            evaluation=self.evaluation(processor),
+            evaluation=evaluation,
             deployment=deployment,
             keep=options.keep,
             start_step=begun.step,
             interruption=interruption,
-            callbacks=[ProgressLine(options.batch_size), StopWhenAsked(interruption)],
+            callbacks=[ProgressLine(options.batch_size), OwnIntervals(), StopWhenAsked(interruption)],
         )
         with stoppable(interruption), explained(options):
             trainer.train(resume_from_checkpoint=begun.checkpoint and str(begun.checkpoint))
@@ -193,7 +195,7 @@ class Run:
         options, process = self.options, self.process
         hashes = tuple(dataset_hash(recording.path) for recording in self.recordings)
         base_hash = "" if self.base.directory is None else checkpoint_hash(self.base.directory)
-        deciding = {**options.deciding(), "hashes": list(hashes), "base hash": base_hash}
+        deciding = self._identity(hashes, base_hash)
         lanes = max(1, options.workers)
         if resume is None:
             saving.check_space(options.output, self._checkpoint_bytes(), options.keep)
@@ -208,11 +210,34 @@ class Run:
         checkpoint, passed = saving.find_checkpoint(options.output, resume)
         for problem in passed:
             say(f"passed over: {problem}")
-        present = len(saving.checkpoint_steps(options.output))
+        step = saving.step_of(checkpoint)
+        present = sum(one <= step for one in saving.checkpoint_steps(options.output))
         saving.check_space(options.output, self._checkpoint_bytes(), options.keep, present)
         say(f"going on from {checkpoint}")
-        step = saving.step_of(checkpoint)
+        for path in saving.set_aside(options.output, step):
+            say(f"{path}: set aside, for the run makes its own of that step; it can be deleted")
         return Begun(hashes, base_hash, int(before.get("lanes", lanes)), checkpoint, step)
+
+    def _identity(self, hashes: Sequence[str], base_hash: str) -> dict[str, Any]:
+        """What decides the numbers of the run, to know it again. Files count by what is in them, wherever
+        they lie."""
+        options = self.options
+        values = {name: value for name, value in options.deciding().items() if name not in RESOLVED}
+        for number, (recording, digest) in enumerate(zip(self.recordings, hashes, strict=True), 1):
+            own = recording.identity()
+            del own["path"]
+            values |= {f"dataset {number}: {name}": value for name, value in own.items()}
+            values[f"dataset {number}: {saving.CONTENTS}"] = digest
+            if recording.robot_path is not None:
+                values[f"dataset {number}: robot description's {saving.CONTENTS}"] = file_hash(
+                    recording.robot_path
+                )
+        if self.base.directory is None:
+            values["base"] = options.base
+        else:
+            values[f"base's {saving.CONTENTS}"] = base_hash
+        values["deepspeed"] = deepspeed_config(options.deepspeed)
+        return {**values, "precision": "bf16" if self.process.bf16 else "fp32"}
 
     def _other_processes(self, before: Any, say: Tell) -> None:
         if self.options.deepspeed:
@@ -270,22 +295,27 @@ class Run:
         return make
 
     def evaluation(self, processor: Gr00tProcessor) -> Callable[[], Iterator[Batch]] | None:
-        """Makes its batches to evaluate on, the same each time; None where no episode is held out."""
+        """Makes its batches to evaluate on, the same each time; None where no episode is held out.
+
+        Raises:
+            DatasetError: files of the held-out episodes are missing.
+        """
         options, process = self.options, self.process
         if not options.eval_episodes:
             return None
 
+        stream = SampleStream(
+            [recording.evaluation for recording in self.recordings],
+            processor,
+            seed=options.seed,
+            batch_size=options.micro_batch(process.count),
+            rank=process.rank,
+            world_size=process.count,
+            train=False,
+            lanes=1,
+        )
+
         def batches() -> Iterator[Batch]:
-            stream = SampleStream(
-                [recording.evaluation for recording in self.recordings],
-                processor,
-                seed=options.seed,
-                batch_size=options.micro_batch(process.count),
-                rank=process.rank,
-                world_size=process.count,
-                train=False,
-                lanes=1,
-            )
             return islice(iter(training_loader(stream)), options.eval_batches)
 
         return batches

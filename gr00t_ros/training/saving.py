@@ -4,6 +4,7 @@
     OUTPUT/run.json             what decides the run's numbers
     OUTPUT/checkpoint-500/      a whole checkpoint, as the policy loads it, and what training goes on from
     OUTPUT/checkpoint.partial/  one that is being written, or was when the process was killed
+    OUTPUT/checkpoint-900.aside/  one that is later than what the run was gone on from
     OUTPUT/config.json ...      the finished checkpoint, the same files as in the last folder
 
 A checkpoint folder gets its name when everything in it is on the disk, and holds a list of its files with
@@ -26,9 +27,14 @@ from gr00t_ros.training.options import TrainingError
 RUN_FILE = "run.json"
 CONTENTS_FILE = "contents.json"
 PARTIAL = "checkpoint.partial"
+# What a name in run.json ends in whose value is a hash, of which only that it differs is worth saying.
+CONTENTS = "contents"
 TRAINED_FILE = "trained.safetensors"
 STATE_FILE = "trainer_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
+# A checkpoint whose step is written a second time, one that is being removed, and one that is later than what
+# was gone on from.
+_OLD, _GONE, _ASIDE = ".old", ".gone", ".aside"
 # Left beside the files of a run by tools that only look.
 _IGNORED = {".DS_Store", "runs", "wandb", PARTIAL}
 # A checkpoint is written before the oldest is removed.
@@ -84,14 +90,16 @@ def find_checkpoint(output: Path, wanted: str) -> tuple[Path, list[str]]:
     """The checkpoint to go on from, and what is wrong with newer ones that were passed over.
 
     Args:
-        wanted: "" for the newest whole one, else a folder, or the name of one in ``output``.
+        wanted: "" for the newest whole one, else the name of one in ``output``, or a folder.
 
     Raises:
-        TrainingError: there is none, or the one that was named is not whole.
+        TrainingError: there is none, or the one that was named is not whole or of another run.
     """
     if wanted:
-        named = Path(wanted) if Path(wanted).is_dir() else output / wanted
-        problem = damage(named) if named.is_dir() else f"{named} does not exist"
+        named = output / wanted if (output / wanted).is_dir() else Path(wanted)
+        problem = damage(named) if named.is_dir() else f"{output / wanted} does not exist"
+        if not problem and named.resolve().parent != output.resolve():
+            problem = _strange(named.resolve().parent, output)
         if problem:
             raise TrainingError(f"cannot go on from {wanted}: {problem}")
         return named, []
@@ -103,6 +111,34 @@ def find_checkpoint(output: Path, wanted: str) -> tuple[Path, list[str]]:
         passed.append(problem)
     why = f" ({'; '.join(passed)})" if passed else ""
     raise TrainingError(f"{output} holds no whole checkpoint to go on from{why}; start without --resume")
+
+
+def _strange(other: Path, output: Path) -> str:
+    """What speaks against a checkpoint in the folder ``other``; empty where the same run was begun there."""
+    try:
+        left, right = (json.loads((path / RUN_FILE).read_text(encoding="utf-8")) for path in (other, output))
+        same = left["deciding"] == right["deciding"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"it is not in {output}, and no {RUN_FILE} beside it says of which run it is"
+    return "" if same else f"it is of another run, see {other / RUN_FILE}"
+
+
+def newest_whole(output: Path) -> Path | None:
+    """The checkpoint that a run would be gone on from."""
+    whole = (folder(output, step) for step in reversed(checkpoint_steps(output)))
+    return next((path for path in whole if not damage(path)), None)
+
+
+def set_aside(output: Path, step: int) -> list[Path]:
+    """Take checkpoints later than ``step``, which the run goes on from, out of its way: it makes its own of
+    their steps. What they are called now."""
+    moved = []
+    for later in (later for later in checkpoint_steps(output) if later > step):
+        target = folder(output, later).with_suffix(_ASIDE)
+        shutil.rmtree(target, ignore_errors=True)
+        folder(output, later).rename(target)
+        moved.append(target)
+    return moved
 
 
 def begin(output: Path, content: Mapping[str, Any]) -> None:
@@ -140,9 +176,11 @@ def go_on(output: Path, deciding: Mapping[str, Any]) -> Mapping[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{path} cannot be read ({error})") from None
     differing = [
-        f"{name} was {before.get(name)!r} and is {value!r}"
-        for name, value in deciding.items()
-        if before.get(name) != value
+        f"{name} is another"
+        if name.endswith(CONTENTS)
+        else f"{name} was {before.get(name)!r} and is {deciding.get(name)!r}"
+        for name in dict.fromkeys([*before, *deciding])
+        if before.get(name) != deciding.get(name)
     ]
     if differing:
         raise TrainingError(
@@ -160,7 +198,7 @@ def publish(partial: Path, target: Path) -> None:
     for path in (*files, partial / CONTENTS_FILE, partial):
         _to_disk(path)
     if target.exists():
-        old = target.with_name(f".{target.name}.old")
+        old = target.with_name(f".{target.name}{_OLD}")
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
         partial.rename(target)
@@ -170,12 +208,21 @@ def publish(partial: Path, target: Path) -> None:
     _to_disk(target.parent)
 
 
-def prune(output: Path, keep: int) -> None:
-    """Remove the oldest checkpoints beyond ``keep``."""
-    for step in checkpoint_steps(output)[:-keep]:
-        doomed = output / f".checkpoint-{step}.old"
-        folder(output, step).rename(doomed)  # one that is half removed must not look whole
-        shutil.rmtree(doomed, ignore_errors=True)
+def prune(output: Path, keep: int, newest: int) -> None:
+    """Remove what is older than the newest ``keep`` checkpoints.
+
+    Args:
+        newest: step of the one that was written last. It stays, and so do the whole ones before it; damaged
+            ones do not count.
+    """
+    before = [step for step in checkpoint_steps(output) if step < newest]
+    whole = [step for step in before if not damage(folder(output, step))]
+    kept = whole[len(whole) - min(keep - 1, len(whole)) :]
+    for step in before:
+        if step not in kept:
+            doomed = output / f".checkpoint-{step}{_GONE}"
+            folder(output, step).rename(doomed)  # one that is half removed must not look whole
+            shutil.rmtree(doomed, ignore_errors=True)
 
 
 def finish(checkpoint: Path, output: Path) -> None:
@@ -199,8 +246,14 @@ def finish(checkpoint: Path, output: Path) -> None:
 
 
 def clear(output: Path) -> None:
-    """Remove what a killed process left unfinished."""
-    for path in (output / PARTIAL, *output.glob(".checkpoint-*.old")):
+    """Remove what a killed process left unfinished; a checkpoint that was about to be replaced gets its name
+    back."""
+    for old in output.glob(f".checkpoint-*{_OLD}"):
+        name = output / old.name.removeprefix(".").removesuffix(_OLD)
+        if not name.exists():
+            old.rename(name)
+    left = (path for ending in (_OLD, _GONE) for path in output.glob(f".checkpoint-*{ending}"))
+    for path in (output / PARTIAL, *left):
         shutil.rmtree(path, ignore_errors=True)
 
 

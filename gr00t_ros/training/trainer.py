@@ -215,10 +215,21 @@ class Finetuner(Trainer):
 
     def _check_finite(self, loss: float) -> None:
         if loss != loss or loss in (float("inf"), float("-inf")):
-            raise TrainingError(
-                f"the loss is {loss} near step {self.state.global_step}; begin a new run with a lower "
-                "--learning-rate, from --base set to the last checkpoint in this one's folder"
-            )
+            raise self._diverged(f"the loss is {loss}")
+
+    def _check_weights(self, model: torch.nn.Module) -> None:
+        """They tell what no log need have shown: a loss or a gradient that was not finite at any step before.
+        All processes have the same, and come to the same answer."""
+        trained = [value for value in model.parameters() if value.requires_grad]
+        finite = torch.stack([value.detach().isfinite().all() for value in trained])
+        if not bool(finite.all()):
+            raise self._diverged("a weight is no finite number")
+
+    def _diverged(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"{what} near step {self.state.global_step}; begin a new run with a lower --learning-rate, from "
+            "--base set to the last checkpoint in this one's folder"
+        )
 
     # ---- checkpoints -----------------------------------------------------------------------------
 
@@ -227,8 +238,8 @@ class Finetuner(Trainer):
         return str(self.output / saving.PARTIAL)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
-        self._check_finite(float(self._tr_loss) if hasattr(self, "_tr_loss") else 0.0)
         step = self.state.global_step
+        self._check_weights(model)
         partial = self.output / saving.PARTIAL
         if self.args.should_save:
             shutil.rmtree(partial, ignore_errors=True)
@@ -250,7 +261,7 @@ class Finetuner(Trainer):
             ) from error
         if self.args.should_save:
             shutil.rmtree(partial, ignore_errors=True)
-            saving.prune(self.output, self._keep)
+            saving.prune(self.output, self._keep, step)
         self._meet()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

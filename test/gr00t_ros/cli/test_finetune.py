@@ -120,6 +120,8 @@ def test_the_plan_is_told_and_nothing_is_done(tmp_path: Path, capsys: pytest.Cap
         (["--resume"], "run.json is missing: there is no run to go on with; leave --resume out"),
         (["--batch-size", "3", "--accumulate", "2"], "choose --batch-size as a multiple of 2"),
         (["--color-jitter", "-1", "0", "0", "0"], "brightness is -1.0, expected a number from 0"),
+        (["--seed", "-1"], "--seed is -1, expected 0 to 2147483647"),
+        (["--skip-episodes", "1", "9"], "has no episode 9; it has 0 to 2"),
         (["--tune-top-llm-layers", "9"], "tune_top_llm_layers is 9; expected 0 to select_layer 3"),
     ],
 )

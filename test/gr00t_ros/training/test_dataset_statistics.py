@@ -115,6 +115,13 @@ def test_the_processor_scales_every_real_step_into_the_range_and_reaches_its_end
     np.testing.assert_allclose(np.nanmax(scaled, axis=0), 1.0, atol=1e-5)
 
 
+def test_episodes_that_are_too_short_for_a_sample_are_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path, (2, 2))
+    configs = modality(configs=(RELATIVE, ActionConfig()), past=(-2, -1))
+    with pytest.raises(DatasetError, match=r"no episode is long enough for a sample; the checkpoint looks 2"):
+        training_statistics([DatasetSource(folder, TAG)], {TAG: configs})
+
+
 def test_what_never_changes_is_told_and_scales_without_dividing_by_zero(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path, lengths=(6, 9))
     for episode, rows in enumerate((6, 9)):

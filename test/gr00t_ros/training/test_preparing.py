@@ -68,6 +68,25 @@ def test_held_out_episodes_are_not_learned_from() -> None:
         recordings(eval_episodes=3)
 
 
+def test_skipped_episodes_are_in_no_part(tmp_path: Path) -> None:
+    (found,) = recordings(skip_episodes=("1",), eval_episodes=1)
+    assert (found.training.episodes, found.evaluation.episodes) == ((0,), (2,))
+    assert found.identity()["skipped_episodes"] == [1]
+    with pytest.raises(TrainingError, match=r"--eval-episodes 1: .* has 1 episodes; at least one must"):
+        recordings(skip_episodes=("0-1",), eval_episodes=1)
+
+
+def test_what_the_base_s_images_do_not_know(tmp_path: Path) -> None:
+    """Sizes of its other image route would be taken and never used."""
+    path = tmp_path / "base"
+    shutil.copytree(base(), path)
+    sizes = {"use_albumentations": False, "image_target_size": [256, 256], "image_crop_size": [230, 230]}
+    edit_json(path / "processor_config.json", lambda c: c["processor_kwargs"].update(sizes))
+    for changes in ({"image_edge": 112}, {"crop_fraction": 0.9}):
+        with pytest.raises(TrainingError, match=r"--(image-edge|crop-fraction): .* use_albumentations false"):
+            prepared(base=str(path), **changes)
+
+
 def test_a_new_robot_s_processor() -> None:
     processor, told = prepared(
         robot="so101", horizon=8, crop_fraction=0.9, color_jitter=(0.1, 0.2, 0.3, 0.05)
@@ -163,6 +182,7 @@ def test_statistics_that_are_missing() -> None:
         ({"modality": "base"}, "the base knows no embodiment 'new_embodiment', it knows none"),
         ({"horizon": 51, "robot": "so101"}, "needs max_action_horizon of at least 51, found 50"),
         ({"base": "BASE", "relative": ("arm",)}, "brings its own configuration.*need --modality new"),
+        ({"base": "BASE", "horizon": 7}, "new_embodiment, with 16 steps; --horizon, .*need --modality new"),
         ({"robot": "so102"}, "neither a YAML file nor one of the shipped robots"),
     ],
 )

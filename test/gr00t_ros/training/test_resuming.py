@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from gr00t_ros.share import robot_file
+from gr00t_ros.training import saving
 from gr00t_ros.training.options import Options, TrainingError
 from gr00t_ros.training.running import Outcome
-from support_training import options, read_json, run, trained
+from support_training import base, options, read_json, recording, run, trained
 
 torch.set_num_threads(1)
 
@@ -81,6 +84,41 @@ def test_a_finished_run_has_nothing_to_go_on_with(whole: tuple[Options, Outcome]
     assert outcome == whole[1]
     assert same(again / "checkpoint-6", whole[0].output / "checkpoint-6")
     assert (again / "config.json").exists()
+
+
+def test_how_often_is_of_this_start_and_later_checkpoints_are_set_aside(
+    whole: tuple[Options, Outcome], tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(whole[0].output, again)
+    chosen = options(again, accumulate=2, eval_episodes=1, save_every=1, eval_every=2, log_every=2, keep=9)
+    outcome = run(chosen, resume="checkpoint-3")
+    assert saving.checkpoint_steps(again) == [3, 4, 5, 6]
+    assert (again / "checkpoint-6.aside").is_dir()
+    assert sorted(outcome.eval_losses) == [3, 4, 6]
+    assert sorted(outcome.losses) == [1, 2, 3, 4, 6]
+
+
+def test_a_run_is_known_by_what_is_in_its_files(whole: tuple[Options, Outcome], tmp_path: Path) -> None:
+    again = copy_of_step_3(whole, tmp_path / "again")
+    for name, source in (("data", recording()), ("base", base())):
+        shutil.copytree(source, tmp_path / name)
+    yaml = tmp_path / "robot.yaml"
+    shutil.copyfile(robot_file("so101"), yaml)
+    moved = replace(
+        again, datasets=(f"{tmp_path}/data/",), base=str(tmp_path / "base"), robot=str(yaml), precision="fp32"
+    )
+    with pytest.raises(TrainingError, match=r"in .*: precision was 'fp32' and is 'bf16'; repeat"):
+        run(replace(moved, precision="bf16"), resume="")
+    with pytest.raises(TrainingError, match=r"dataset 1: skipped_episodes was \[\] and is \[2\]; repeat"):
+        run(replace(moved, skip_episodes=("2",)), resume="")
+    text = yaml.read_text()
+    yaml.write_text(text.replace("default: ", "default: quickly "))
+    assert yaml.read_text() != text
+    with pytest.raises(TrainingError, match="dataset 1: robot description's contents is another; repeat"):
+        run(moved, resume="")
+    yaml.write_text(text)
+    assert run(moved, resume="").losses == whole[1].losses
 
 
 def test_state_of_the_run_is_what_the_library_knows(whole: tuple[Options, Outcome]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from gr00t_ros.training import saving
 from gr00t_ros.training.options import TrainingError
 
-CONTENT = {"deciding": {"seed": 0, "hashes": ["a"]}, "order": {"lanes": 2, "processes": 1}}
+CONTENT = {"deciding": {"seed": 0, "base's contents": "a"}, "order": {"lanes": 2, "processes": 1}}
 
 
 def write(output: Path, step: int) -> Path:
@@ -45,9 +45,11 @@ def test_only_the_same_run_is_gone_on_with(tmp_path: Path) -> None:
         saving.go_on(tmp_path, {})
     saving.begin(tmp_path / "run", CONTENT)
     with pytest.raises(TrainingError, match=r"seed was 0 and is 1; repeat its options"):
-        saving.go_on(tmp_path / "run", {"seed": 1, "hashes": ["a"]})
-    with pytest.raises(TrainingError, match=r"hashes was \['a'\] and is \['b'\]"):
-        saving.go_on(tmp_path / "run", {"seed": 0, "hashes": ["b"]})
+        saving.go_on(tmp_path / "run", {"seed": 1, "base's contents": "a"})
+    with pytest.raises(TrainingError, match=r": base's contents is another; repeat"):
+        saving.go_on(tmp_path / "run", {"seed": 0, "base's contents": "b"})
+    with pytest.raises(TrainingError, match=r"seed was 0 and is None"):
+        saving.go_on(tmp_path / "run", {"base's contents": "a"})
     (tmp_path / "run/run.json").write_text("{")
     with pytest.raises(TrainingError, match="cannot be read"):
         saving.go_on(tmp_path / "run", {})
@@ -81,7 +83,7 @@ def test_an_unfinished_checkpoint_is_none(tmp_path: Path) -> None:
     saving.begin(tmp_path, CONTENT)
     (tmp_path / saving.PARTIAL).mkdir()
     (tmp_path / saving.PARTIAL / "model.safetensors").touch()
-    write(tmp_path / "other", 1).rename(tmp_path / ".checkpoint-1.old")
+    write(tmp_path / "other", 1).rename(tmp_path / ".checkpoint-1.gone")
     assert saving.checkpoint_steps(tmp_path) == []
     with pytest.raises(
         TrainingError, match="holds no whole checkpoint to go on from; start without --resume"
@@ -99,13 +101,63 @@ def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path: Path) -> None:
     assert saving.damage(folder) == ""
 
 
+def test_one_that_was_about_to_be_replaced_is_not_lost(tmp_path: Path) -> None:
+    """Killed between the two renames of a checkpoint that is written twice."""
+    folder = write(tmp_path, 3)
+    folder.rename(tmp_path / ".checkpoint-3.old")
+    saving.clear(tmp_path)
+    assert saving.damage(folder) == ""
+    write(tmp_path / "other", 3).rename(tmp_path / ".checkpoint-3.old")  # killed a moment later
+    (folder / "new.txt").touch()
+    saving.clear(tmp_path)
+    assert (folder / "new.txt").exists()
+    assert not (tmp_path / ".checkpoint-3.old").exists()
+
+
 def test_the_oldest_are_removed(tmp_path: Path) -> None:
     for step in (90, 100, 110):
         write(tmp_path, step)
-    saving.prune(tmp_path, 2)
+    saving.prune(tmp_path, 2, newest=110)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["checkpoint-100", "checkpoint-110"]
-    saving.prune(tmp_path, 5)
+    saving.prune(tmp_path, 5, newest=110)
     assert len(saving.checkpoint_steps(tmp_path)) == 2
+
+
+def test_what_was_just_written_stays_and_damaged_ones_do_not_count(tmp_path: Path) -> None:
+    for step in (80, 90, 100, 110, 120):
+        write(tmp_path, step)
+    for step in (90, 100, 120):
+        (saving.folder(tmp_path, step) / saving.CONTENTS_FILE).unlink()
+    saving.prune(tmp_path, 2, newest=110)
+    assert saving.checkpoint_steps(tmp_path) == [80, 110, 120]
+    saving.prune(tmp_path, 1, newest=110)
+    assert saving.checkpoint_steps(tmp_path) == [110, 120]
+
+
+def test_what_is_later_than_the_start_is_set_aside(tmp_path: Path) -> None:
+    for step in (4, 5, 6):
+        write(tmp_path, step)
+    assert saving.set_aside(tmp_path, 5) == [tmp_path / "checkpoint-6.aside"]
+    assert saving.checkpoint_steps(tmp_path) == [4, 5]
+    write(tmp_path, 6)
+    assert saving.set_aside(tmp_path, 4) == [tmp_path / "checkpoint-5.aside", tmp_path / "checkpoint-6.aside"]
+    assert saving.newest_whole(tmp_path) == tmp_path / "checkpoint-4"
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [tmp_path / name for name in ("one", "two", "moved")]
+    for number, run in enumerate(runs):
+        saving.begin(run, {**CONTENT, "deciding": {"seed": number % 2}})
+        write(run, 3)
+    assert saving.find_checkpoint(runs[0], str(runs[2] / "checkpoint-3"))[0] == runs[2] / "checkpoint-3"
+    with pytest.raises(TrainingError, match=r"it is of another run, see .*two/run\.json"):
+        saving.find_checkpoint(runs[0], str(runs[1] / "checkpoint-3"))
+    (runs[2] / "run.json").unlink()
+    with pytest.raises(TrainingError, match=r"no run\.json beside it says of which run it is"):
+        saving.find_checkpoint(runs[0], str(runs[2] / "checkpoint-3"))
+    # A name is that of one of the run's own first, wherever the command is given.
+    monkeypatch.chdir(runs[1])
+    assert saving.find_checkpoint(runs[0], "checkpoint-3")[0] == runs[0] / "checkpoint-3"
 
 
 @pytest.mark.parametrize("links", [True, False])

@@ -5,23 +5,28 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import TrainerControl, TrainerState
 
 from gr00t_model import Gr00tPolicy, Gr00tProcessor
 from gr00t_model.checkpoint import check_files, load_model
+from gr00t_ros.errors import DatasetError
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.training import callbacks, running
 from gr00t_ros.training.callbacks import ProgressLine
 from gr00t_ros.training.options import LoraOptions, Options, TrainingError
 from gr00t_ros.training.running import Run
+from gr00t_ros.training.stream import SampleStream
 from gr00t_ros.training.trainer import Finetuner, Interruption
 from support_training import base, options, recording, run, trained
 
@@ -70,6 +75,74 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_never_saved(
     assert [path.name for path in chosen.output.glob("checkpoint-*")] == ["checkpoint-2"]
 
 
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was logged since, and the loss itself was finite: a gradient was not."""
+    chosen = options(tmp_path / "run", save_every=2, log_every=6)
+    step = Finetuner.training_step
+
+    def broken(self: Finetuner, model: torch.nn.Module, *given: Any, **more: Any) -> Any:
+        loss = step(self, model, *given, **more)
+        if self.state.global_step == 3:
+            next(p for p in model.parameters() if p.grad is not None).grad[:] = float("inf")
+        return loss
+
+    monkeypatch.setattr(Finetuner, "training_step", broken)
+    with pytest.raises(TrainingError, match="a weight is no finite number near step 4; begin a new run"):
+        run(chosen)
+    assert [path.name for path in chosen.output.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_held_out_episodes_are_looked_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at the first evaluation, which comes before the first checkpoint is written."""
+    folder = tmp_path / "set"
+    shutil.copytree(recording(), folder)
+    spoil(folder, episode=1)
+    monkeypatch.setattr(running, "build_network", lambda *given, **more: pytest.fail("was built"))
+    for changes in ({"eval_episodes": 1}, {"statistics": "base"}):
+        with pytest.raises(
+            DatasetError, match=r"episode 1, row 2: value 3 of action is nan.*skip-episodes 1"
+        ):
+            run(options(tmp_path / "run", datasets=(str(folder),), **changes))
+    (folder / "videos/chunk-000/observation.images.wrist/episode_000001.mp4").unlink()
+    with pytest.raises(DatasetError, match=r"episode_000001.mp4: missing; it should hold a part of"):
+        run(options(tmp_path / "run", datasets=(str(folder),), eval_episodes=1))
+
+
+def test_the_evaluation_s_stream_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    class Counted(SampleStream):
+        def __init__(self, *given: Any, **more: Any) -> None:
+            opened.append(more.get("train", True))
+            super().__init__(*given, **more)
+
+    monkeypatch.setattr(running, "SampleStream", Counted)
+    outcome = run(options(tmp_path / "run", steps=3, save_every=1, eval_episodes=1))
+    assert len(outcome.eval_losses) == 3
+    assert sorted(opened) == [False, True]
+
+
+def test_adapters_begin_as_the_seed_says(tmp_path: Path) -> None:
+    """Whatever random numbers were taken before."""
+    found = []
+    for number in range(2):
+        torch.manual_seed(number)
+        lora = LoraOptions(parts=("dit",), rank=2)
+        run(options(tmp_path / str(number), base=str(base(dropout=0.0)), steps=1, save_every=1, lora=lora))
+        found.append(trained(tmp_path / str(number) / "checkpoint-1"))
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def spoil(folder: Path, episode: int) -> None:
+    """One action that is not a number."""
+    path = folder / f"data/chunk-000/episode_{episode:06d}.parquet"
+    table = pq.read_table(path)
+    values = table["action"].to_pylist()
+    values[2][3] = float("nan")
+    column = pa.array(values, table["action"].type)
+    pq.write_table(table.set_column(table.column_names.index("action"), "action", column), path)
+
+
 def test_a_run_that_is_asked_to_stop_keeps_its_last_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,12 +182,28 @@ def test_parts_of_a_batch_add_up_to_it(tmp_path: Path) -> None:
     found = []
     for parts in (1, 4):
         chosen = options(
-            tmp_path / f"{parts}", base=str(base(dropout=0.0)), steps=1, save_every=1, accumulate=parts
+            tmp_path / f"{parts}",
+            base=str(base(dropout=0.0)),
+            steps=1,
+            save_every=1,
+            accumulate=parts,
+            warmup=0.0,  # else the only step has a rate of zero
+            # So short that AdamW's epsilon is more than an element: its step, else a gradient's sign, is then
+            # in proportion to it.
+            clip=1e-6,
+            learning_rate=1.0,
         )
         run_of = _SameSamples.prepare(chosen)
         outcome = run_of.execute(tell=lambda _: None)
         found.append((outcome.losses[1], trained(chosen.output / "checkpoint-1")))
-    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    (loss, weights), (other_loss, others) = found
+    assert loss == pytest.approx(other_loss, rel=1e-5)
+    start = load_model(base(dropout=0.0)).state_dict()
+    steps, other_steps = (
+        torch.cat([(values[name] - start[name]).flatten() for name in weights])
+        for values in (weights, others)
+    )
+    assert float((steps - other_steps).norm()) < 1e-3 * float(steps.norm())
 
 
 class _SameSamples(Run):
@@ -235,6 +324,11 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
         ({"warmup": 1.5}, "warm-up is 1.5, expected a share"),
         ({"state_dropout": 2.0}, "--state-dropout is 2, expected a probability"),
         ({"state_noise": -1.0}, "state noise is -1"),
+        ({"seed": -1}, "--seed is -1, expected 0 to"),
+        ({"clip": -1.0}, "--clip is -1, expected 0 or more"),
+        ({"weight_decay": float("nan")}, "--weight-decay is nan"),
+        ({"learning_rate": float("inf")}, "learning rate is inf"),
+        ({"horizon": 0}, "--horizon is 0, expected at least 1"),
     ],
 )
 def test_options_are_checked(changes: dict[str, Any], message: str) -> None:
