@@ -22,9 +22,17 @@ _ALWAYS = ("input_ids", "attention_mask", "pixel_values", "state", "embodiment_i
 _TRAINING = ("action", "action_mask")
 
 
+class Checked(dict[str, Any]):
+    """Inputs that :func:`check` has seen, and that are not looked at again.
+
+    Looking at values that lie on a GPU makes the host wait until it has computed all that it was given. Who
+    has them in main memory at first can look there, and pass on these.
+    """
+
+
 def check(
     inputs: Mapping[str, Any], config: Gr00tN1d6Config, *, training: bool = False, raw_pixels: bool = False
-) -> dict[str, Any]:
+) -> Checked:
     """The inputs as they were given, ids and masks as int64, once all that can be wrong has been looked for.
 
     raw_pixels: images may be uint8, still to be scaled to [-1, 1].
@@ -56,13 +64,13 @@ def check(
     _check_embodiment(embodiment, config.max_num_embodiments)
     images = inputs["pixel_values"]
     _check_images(images, int((ids == config.image_token_id).sum()), config, raw_pixels)
-    checked = {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "pixel_values": images,
-        "state": state,
-        "embodiment_id": embodiment,
-    }
+    checked = Checked(
+        input_ids=ids,
+        attention_mask=mask,
+        pixel_values=images,
+        state=state,
+        embodiment_id=embodiment,
+    )
     if training:
         action, action_mask = inputs["action"], inputs["action_mask"]
         if action.ndim != 3 or action.shape[0] != batch or action.shape[2] != config.max_action_dim:
@@ -71,14 +79,14 @@ def check(
             )
         check_horizon(action.shape[1], config)
         _shape(action_mask, tuple(action.shape), "action_mask")
-        checked |= {"action": action, "action_mask": action_mask}
+        checked.update(action=action, action_mask=action_mask)
     return checked
 
 
 def prepare(inputs: Mapping[str, Any], model: "Gr00tN1d6", *, training: bool) -> dict[str, Any]:
-    """Checked inputs (`check`) on the model's device; images in the vision tower's type, state and action in
-    the head's."""
-    checked = check(inputs, model.config, training=training)
+    """Inputs on the model's device, checked (`check`) unless they are `Checked`; images in the vision tower's
+    type, state and action in the head's."""
+    checked = inputs if isinstance(inputs, Checked) else check(inputs, model.config, training=training)
     vision_type = model.backbone.model.vision_model.vision_model.embeddings.patch_embedding.weight.dtype
     head_type = model.action_head.state_encoder.layer1.W.dtype
     types = dict.fromkeys(("state", "action", "action_mask"), head_type)
