@@ -10,7 +10,7 @@ Each of N seeds is three episodes (``gr00t_ros/sim/reaching_episodes.py``): noth
 moves in mid-motion, the instruction changes in mid-motion. An episode is a success when the first object that
 the arm touches is the one that is named by then. Everything between camera and servos is the code of the
 nodes, without transport (``gr00t_ros/sim/lock_step.py``); time stands still while the network computes and
-its chunk arrives ``--latency`` after the frame, so the same seeds give the same table again.
+its chunk arrives ``--latency`` after it was begun, so the same seeds give the same table again.
 
 One row for each mode and latency:
 
@@ -190,7 +190,7 @@ def plot(file: Path, rows: list[dict[str, Any]]) -> None:
             if points:
                 axis.plot(*zip(*points, strict=True), marker="o", ms=4, label=mode)
         axis.set_title(title, fontsize=10)
-        axis.set_xlabel("latency from frame to chunk, ms")
+        axis.set_xlabel("latency of a chunk, ms")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("success, %")
     axes[0].set_ylim(0, 102)
@@ -210,7 +210,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="the first one")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--interval", type=int, default=4, help="steps from one chunk's frame to the next")
-    parser.add_argument("--latency", type=float, nargs="+", default=[0.0], help="ms from frame to chunk")
+    parser.add_argument("--latency", type=float, nargs="+", default=[0.0], help="ms that a chunk takes")
     parser.add_argument(
         "--mode", nargs="+", choices=MODES, default=[REPLACE], help="how chunks follow each other"
     )

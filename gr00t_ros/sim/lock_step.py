@@ -60,9 +60,10 @@ class Policy(Protocol):
 class Conditions:
     """What a run is measured under.
 
-    interval: steps from one chunk's frame to the next one's. latency_s: from a frame to its chunk's arrival.
-    drop: share of frames that are lost. noise: standard deviation of what is added to every pixel, of 255.
-    mode: ``replace``, ``blend``, ``ensemble``, or ``rtc``. seed: of chunk noise, losses and pixels.
+    interval: steps from one chunk's frame to the next one's. latency_s: from a chunk's beginning, when the
+    newest frame is taken, to its arrival. drop: share of frames that are lost. noise: standard deviation of
+    what is added to every pixel, of 255. mode: ``replace``, ``blend``, ``ensemble``, or ``rtc``. seed: of
+    chunk noise, losses and pixels.
     """
 
     interval: int = 4

@@ -28,6 +28,8 @@ TIME_LIMIT = 6.0
 PUSH_SPEED = 0.3
 # Looks at what is to be changed are this far apart, s.
 _TICK = 0.01
+# Of simulated time, which is a sum of many steps, s.
+_ROUNDING = 1e-6
 
 
 class ReachingTask:
@@ -88,7 +90,8 @@ class ReachingTask:
         """``running``, ``success``, ``wrong object`` or ``time limit``."""
         if self.touched:
             return SUCCESS if self.touched == self._asked else WRONG
-        return LATE if self.time - (self.changed_s or 0.0) >= TIME_LIMIT else RUNNING
+        left = TIME_LIMIT - (self.time - (self.changed_s or 0.0))
+        return RUNNING if left > _ROUNDING else LATE
 
     def step(self, dt: float) -> None:
         """Advances by ``dt`` seconds, with what the episode has in store."""
