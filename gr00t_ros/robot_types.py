@@ -117,6 +117,8 @@ ROTATION_COLUMNS = {
     "rotvec": ("rx", "ry", "rz"),
 }
 QUATERNION = "quaternion"
+# Rotations with which a checkpoint can express a pose relative to another, and its names of such layouts.
+POSE_LAYOUTS = {"rot6d": "XYZ_ROT6D", "rotvec": "XYZ_ROTVEC"}
 POSITION_COLUMNS = ("x", "y", "z")
 # Columns of a pose in a chunk: there a rotation is always a quaternion.
 POSE_COLUMNS = (*POSITION_COLUMNS, *ROTATION_COLUMNS[QUATERNION])

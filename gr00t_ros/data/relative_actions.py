@@ -19,11 +19,10 @@ from gr00t_model.errors import Gr00tError
 from gr00t_ros.data.episode_source import Columns
 from gr00t_ros.data.statistics import RunningStatistics
 from gr00t_ros.errors import DatasetError
-from gr00t_ros.robot_types import POSITION_COLUMNS, ROTATION_COLUMNS
+from gr00t_ros.robot_types import POSE_LAYOUTS, POSITION_COLUMNS, ROTATION_COLUMNS
 
 # Steps of an action chunk: GR00T's for a new embodiment.
 HORIZON = 16
-_POSES = {"rot6d": "XYZ_ROT6D", "rotvec": "XYZ_ROTVEC"}
 # Rows whose chunks are made at a time: 30 MB of 16 steps of 56 columns.
 _ROWS = 4096
 
@@ -60,7 +59,7 @@ def relations_of(modality: Mapping[str, Any] | None, features: Mapping[str, Any]
             continue
         pose = _pose(names)
         if pose != "quaternion":
-            relations.append(Relation(key, action, state, _POSES.get(pose or "")))
+            relations.append(Relation(key, action, state, POSE_LAYOUTS.get(pose or "")))
     return relations
 
 
@@ -125,9 +124,8 @@ def _related(
     # Only here: the package that it is in loads torch, which takes seconds and a converter does not need.
     from gr00t_model.processing import poses
 
+    names = {"action": f"action {relation.key}", "state": f"state {relation.key}"}
     try:
-        anchor = poses.to_transforms(states, relation.pose)
-        moved = poses.to_transforms(actions, relation.pose)
+        return poses.relative(actions, states, relation.pose, **names)
     except Gr00tError as error:
-        raise DatasetError(f"state or action {relation.key}: {error}") from error
-    return poses.from_transforms(poses.invert(anchor) @ moved, relation.pose)
+        raise DatasetError(str(error)) from error

@@ -179,15 +179,12 @@ class _Embodiment:
 
 
 def _difference(action: ActionConfig, key: str, episode: Episode, values: Array, reference: Array) -> Array:
-    if action.type != "EEF":
-        return values - reference
+    layout = action.format if action.type == "EEF" else None
+    names = {"action": f"action {key}", "state": f"state {action.state_key or key}"}
     try:
-        anchor = poses.invert(poses.to_transforms(reference, action.format))
-        return poses.from_transforms(anchor @ poses.to_transforms(values, action.format), action.format)
+        return poses.relative(values, reference, layout, **names)
     except Gr00tError as error:
-        raise DatasetError(
-            f"episode {episode.index}: action {key}, or the state it is relative to, has {error}"
-        ) from None
+        raise DatasetError(f"episode {episode.index}: {error}") from None
 
 
 def _episodes(numbers: Sequence[int], total: int) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from gr00t_model.processing import ActionConfig, ModalityConfig
 from gr00t_ros.data.lerobot import LeRobotDataset
 from gr00t_ros.robot import ActionGroupConfig, RobotConfig
-from gr00t_ros.robot_types import EE_POSE, JOINT_POSITION, POSE
+from gr00t_ros.robot_types import EE_POSE, JOINT_POSITION, POSE, POSE_LAYOUTS
 from gr00t_ros.training.options import TrainingError
 
 Modality = Mapping[str, ModalityConfig]
@@ -22,8 +22,6 @@ Modality = Mapping[str, ModalityConfig]
 # The name that GR00T's datasets give the task's text, and the conversion of bags as well.
 LANGUAGE_KEY = "annotation.human.task_description"
 ALL = "all"
-# Layouts of a pose that relative actions can be computed for, by the robot YAML's name of the rotation.
-_POSE_FORMATS = {"rot6d": "XYZ_ROT6D", "rotvec": "XYZ_ROTVEC"}
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def described(modality: Modality) -> str:
 def _relative(robot: RobotConfig, group: ActionGroupConfig) -> ActionConfig | None:
     """Relative to the state group that holds the same values; None where there is none."""
     if group.representation == EE_POSE:
-        layout = _POSE_FORMATS.get(group.rotation)
+        layout = POSE_LAYOUTS.get(group.rotation)
         state = _pose_state(robot, group)
         if layout is None or state is None:
             return None

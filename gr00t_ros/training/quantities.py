@@ -23,7 +23,7 @@ from gr00t_model.processing import ModalityConfig
 from gr00t_model.processing.modality import ActionConfig
 from gr00t_ros.errors import DatasetError
 from gr00t_ros.robot import ActionGroupConfig, RobotConfig, StateSource
-from gr00t_ros.robot_types import EE_POSE, POSE, POSITION_COLUMNS, SCALAR, VELOCITIES
+from gr00t_ros.robot_types import EE_POSE, POSE, POSE_LAYOUTS, POSITION_COLUMNS, SCALAR, VELOCITIES
 from gr00t_ros.rotations import between, from_quaternion, to_quaternion
 
 Values = NDArray[np.float64]
@@ -38,7 +38,8 @@ MOTION_SHARE, MOTION_FLOOR = 0.01, 1e-3
 SCALAR_MOTION_SHARE = 0.01
 ROTATION = "rotation"
 _DEGREE = math.pi / 180.0
-_FORMATS = {"XYZ_ROT6D": "rot6d", "XYZ_ROTVEC": "rotvec"}
+# By a checkpoint's name of the layout.
+_ROTATIONS = {layout: rotation for rotation, layout in POSE_LAYOUTS.items()}
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ def _of_checkpoint(
     state_widths: Mapping[str, int],
     columns: tuple[str, ...],
 ) -> Quantities:
-    rotation = _FORMATS.get(config.format) if config.type == "EEF" else None
+    rotation = _ROTATIONS.get(config.format) if config.type == "EEF" else None
     width = len(columns)
     if rotation is not None and width != 3 + len(from_quaternion((0.0, 0.0, 0.0, 1.0), rotation)):
         raise DatasetError(f"action {key} has {width} columns, a pose with {config.format} has others")

@@ -23,15 +23,34 @@ SMALLEST_ROW = 1e-6
 SMALL_ANGLE = 1e-3
 
 
-def to_transforms(poses: Array, layout: str) -> Array:
+def relative(actions: Array, states: Array, layout: str | None, *, action: str, state: str) -> Array:
+    """Actions [..., D] as they are seen from states (of a shape that fits): ``inv(T_state) @ T_action`` for
+    poses of a layout, differences for what is none (None).
+
+    Args:
+        action, state: what they are called in a message.
+
+    Raises:
+        Gr00tError: a pose has no orientation; names which.
+    """
+    if layout is None:
+        return actions - states
+    anchor = to_transforms(states, layout, state)
+    return from_transforms(invert(anchor) @ to_transforms(actions, layout, action), layout)
+
+
+def to_transforms(poses: Array, layout: str, name: str = "a pose") -> Array:
     """Poses [..., 9] or [..., 6] to transforms [..., 4, 4].
 
     Raises:
-        Gr00tError: the rotation rows are zero or parallel.
+        Gr00tError: the rotation rows are zero or parallel; ``name`` is what they are called.
     """
-    rotation = (
-        rows_to_matrices(poses[..., 3:]) if layout == "XYZ_ROT6D" else rotvecs_to_matrices(poses[..., 3:])
-    )
+    try:
+        rotation = (
+            rows_to_matrices(poses[..., 3:]) if layout == "XYZ_ROT6D" else rotvecs_to_matrices(poses[..., 3:])
+        )
+    except Gr00tError as error:
+        raise Gr00tError(f"{name} has {error}") from None
     transforms = np.zeros((*poses.shape[:-1], 4, 4))
     transforms[..., :3, :3] = rotation
     transforms[..., :3, 3] = poses[..., :3]

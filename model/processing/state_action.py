@@ -208,24 +208,18 @@ class StateActionCodec:
         return {key: values[:, -1:] for key, values in checked.items()}
 
     def _relate(self, codec: KeyCodec, values: Float64, reference: Float64, forward: bool) -> Float64:
-        layout = codec.pose_layout
-        if layout is None:
-            return values - reference if forward else values + reference
-        anchor = _transforms(reference, layout, f"state {codec.relative_to}", ObservationError)
-        if forward:
-            moved = _transforms(values, layout, f"action {codec.key}", ObservationError)
-            return poses.from_transforms(poses.invert(anchor) @ moved, layout)
+        layout, state = codec.pose_layout, f"state {codec.relative_to}"
+        try:
+            if forward:
+                return poses.relative(values, reference, layout, action=f"action {codec.key}", state=state)
+            if layout is None:
+                return values + reference
+            anchor = poses.to_transforms(reference, layout, state)
+        except Gr00tError as error:
+            raise ObservationError(str(error)) from None
         # Here it is the network that gave no direction: nothing is wrong with the observation.
-        moved = _transforms(values, layout, f"the network's output for {codec.key}", Gr00tError)
+        moved = poses.to_transforms(values, layout, f"the network's output for {codec.key}")
         return poses.from_transforms(anchor @ moved, layout)
-
-
-def _transforms(values: Float64, layout: str, name: str, error: type[Gr00tError]) -> Float64:
-    """Poses as 4x4 transforms; one without orientation is ``error`` with ``name``."""
-    try:
-        return poses.to_transforms(values, layout)
-    except Gr00tError as problem:
-        raise error(f"{name} has {problem}") from None
 
 
 def check_groups(

@@ -89,7 +89,7 @@ def test_an_episode_shorter_than_the_chunk_has_none() -> None:
 def test_a_pose_without_orientation_is_refused_by_key() -> None:
     groups = (("hand", ROT6D),)
     running = RelativeActions(list(relations(groups, groups).values()), 1)
-    with pytest.raises(DatasetError, match="state or action hand: no orientation"):
+    with pytest.raises(DatasetError, match="state hand has no orientation"):
         running.add({"observation.state": np.zeros((3, 9)), "action": np.zeros((3, 9))})
     with pytest.raises(DatasetError, match="horizon of 0"):
         RelativeActions([], 0)
