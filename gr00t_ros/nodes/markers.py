@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from geometry_msgs.msg import Point
 from numpy.typing import NDArray
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
@@ -19,6 +19,8 @@ from gr00t_ros.visualization.shapes import Shape
 # A viewer removes what has not been drawn again for this long: the visualizer is gone. Much longer than the
 # time between two drawings.
 LIFETIME_NS = 3_000_000_000
+# Colours remembered at most: those of a few lengths of chunks.
+MAX_COLORS = 2000
 
 _TYPES = {
     shapes.LINES: Marker.LINE_LIST,
@@ -38,7 +40,7 @@ class Markers:
 
     def __init__(self) -> None:
         self._drawn: dict[tuple[str, int], tuple[Shape, Marker]] = {}
-        self._colors: dict[bytes, list[ColorRGBA]] = {}
+        self._colors: dict[tuple[float, ...], ColorRGBA] = {}
 
     def update(self, wanted: Iterable[Shape]) -> MarkerArray:
         """``wanted`` is all that is to be seen from now on.
@@ -54,8 +56,8 @@ class Markers:
                 marker = before[1]
             else:
                 # One that is kept must stay of its type: viewers refuse a change.
-                marker = before[1] if before is not None else Marker(ns=shape.key[0], id=shape.key[1])
-                self._fill(marker, shape)
+                marker = before[1] if before is not None else _marker(shape)
+                self._fill(marker, shape, before[0] if before is not None else None)
             drawn[shape.key] = (shape, marker)
             found.append(marker)
         gone = self._drawn.keys() - drawn.keys()
@@ -68,30 +70,47 @@ class Markers:
         self._drawn.clear()
         return MarkerArray(markers=[Marker(action=Marker.DELETEALL)])
 
-    def _fill(self, marker: Marker, shape: Shape) -> None:
-        marker.header.frame_id = shape.frame
-        marker.type, marker.action = _TYPES[shape.kind], Marker.ADD
-        marker.frame_locked = True  # moves with its frame
-        marker.lifetime = duration_msg(LIFETIME_NS)
-        x, y, z, qx, qy, qz, qw = map(float, shape.pose)
-        marker.pose = Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
-        marker.scale = Vector3(x=float(shape.scale[0]), y=float(shape.scale[1]), z=float(shape.scale[2]))
-        marker.color = _color(shape.color)
-        points = [] if shape.points is None else shape.points.tolist()
-        marker.points = [Point(x=x, y=y, z=z) for x, y, z in points]
-        marker.colors = [] if shape.colors is None else self._color_list(shape.colors)
+    def _fill(self, marker: Marker, shape: Shape, before: Shape | None) -> None:
+        """Most of a shape stays from chunk to chunk: of a mesh all but its pose, of a path all but points."""
+        marker.header.frame_id, marker.type = shape.frame, _TYPES[shape.kind]
+        if before is None or before.pose != shape.pose:
+            place, turn = marker.pose.position, marker.pose.orientation
+            place.x, place.y, place.z, turn.x, turn.y, turn.z, turn.w = map(float, shape.pose)
+        if before is None or before.scale != shape.scale:
+            marker.scale.x, marker.scale.y, marker.scale.z = map(float, shape.scale)
+        if before is None or before.color != shape.color:
+            marker.color = self._color(*shape.color)
+        if shape.points is not None:
+            marker.points = self._point_list(marker.points, shape.points)
+            colors = [] if shape.colors is None else shape.colors.tolist()
+            marker.colors = [self._color(*color) for color in colors]
         marker.text, marker.mesh_resource = shape.text, shape.mesh
 
-    def _color_list(self, colors: NDArray[Any]) -> list[ColorRGBA]:
-        """Chunks have the same colours again and again."""
-        key = colors.tobytes()
-        if key not in self._colors:
-            if len(self._colors) >= 64:
+    def _point_list(self, points: list[Point], values: NDArray[Any]) -> list[Point]:
+        """``values`` [N, 3] in the messages that are there already, as far as they go."""
+        del points[len(values) :]
+        points.extend(Point() for _ in range(len(values) - len(points)))
+        for point, (x, y, z) in zip(points, values.tolist(), strict=True):
+            point.x, point.y, point.z = x, y, z
+        return points
+
+    def _color(self, *channels: float) -> ColorRGBA:
+        """One message for each colour: chunks have the same ones again and again."""
+        found = self._colors.get(channels)
+        if found is None:
+            if len(self._colors) >= MAX_COLORS:
                 self._colors.clear()
-            self._colors[key] = [_color(color) for color in colors.tolist()]
-        return self._colors[key]
+            r, g, b, a = channels
+            found = self._colors[channels] = ColorRGBA(r=r, g=g, b=b, a=a)
+        return found
 
 
-def _color(color: Iterable[float]) -> ColorRGBA:
-    r, g, b, a = map(float, color)
-    return ColorRGBA(r=r, g=g, b=b, a=a)
+def _marker(shape: Shape) -> Marker:
+    """What never changes of a marker."""
+    return Marker(
+        ns=shape.key[0],
+        id=shape.key[1],
+        action=Marker.ADD,
+        frame_locked=True,  # moves with its frame
+        lifetime=duration_msg(LIFETIME_NS),
+    )

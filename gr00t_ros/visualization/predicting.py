@@ -18,7 +18,6 @@ from gr00t_ros.robot import RobotConfig
 from gr00t_ros.robot_types import EE_POSE, JOINT_POSITION, JOINT_VELOCITY, SCALAR, TWIST, PoseLimits
 from gr00t_ros.rotations import quaternion_to_matrix
 from gr00t_ros.visualization.effectors import Effector
-from gr00t_ros.visualization.kinematics import Kinematics
 
 Values = NDArray[np.float64]
 
@@ -68,12 +67,12 @@ def joint_positions(
 def effector_paths(
     effectors: Sequence[Effector],
     groups: Sequence[ChunkGroup],
-    positions: Mapping[str, ArrayLike],
-    kinematics: Kinematics | None,
+    poses: Mapping[str, Values],
 ) -> list[Values]:
-    """The poses [T, 4, 4] of each effector in its frame; T is 1 for one that stays. NaN where unknown."""
-    links = [effector.link for effector in effectors if effector.link]
-    poses = kinematics.poses(positions, links) if kinematics is not None and links else {}
+    """The poses [T, 4, 4] of each effector in its frame; T is 1 for one that stays. NaN where unknown.
+
+    ``poses`` are those of links, from ``Kinematics.poses``.
+    """
     by_key = {group.key: group for group in groups if group.representation == EE_POSE}
     found = []
     for effector in effectors:

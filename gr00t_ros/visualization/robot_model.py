@@ -67,7 +67,7 @@ class Visual:
 class RobotModel:
     """A robot: links in order of the tree, from the root on, and the joint above each but the root.
 
-    ``above`` is keyed by the child link. ``root`` is the link that hangs on no joint.
+    ``above`` and ``frames`` (:meth:`frame_of`) are keyed by link. ``root`` is the link that hangs on no joint.
     """
 
     name: str
@@ -76,6 +76,7 @@ class RobotModel:
     above: Mapping[str, Joint]
     visuals: tuple[Visual, ...] = ()
     children: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    frames: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def joints(self) -> dict[str, Joint]:
@@ -94,8 +95,7 @@ class RobotModel:
     def frame_of(self, link: str) -> str:
         """The link in whose frame joint states alone say where ``link`` is: the root, or the one below a
         floating or planar joint."""
-        chain = self.chain(link)
-        return chain[0].parent if chain else link
+        return self.frames[link]
 
     def followed(self, joint: Joint) -> str:
         """The name of the joint whose position moves ``joint``: itself, or the one that it mimics."""
@@ -144,6 +144,10 @@ def read_model(text: str, where: str = "/robot_description") -> RobotModel:
     if len(order) != len(links):
         loose = sorted(set(links) - set(order))
         raise UrdfError(f"{where}: found links in a loop: {', '.join(loose)}; expected a tree")
+    frames = {roots[0]: roots[0]}
+    for link in order[1:]:
+        joint = above[link]
+        frames[link] = link if joint.is_free else frames[joint.parent]
     return RobotModel(
         name=root.get("name", ""),
         root=roots[0],
@@ -151,6 +155,7 @@ def read_model(text: str, where: str = "/robot_description") -> RobotModel:
         above={link: above[link] for link in order[1:]},
         visuals=tuple(_visuals(root, where)),
         children=children,
+        frames=frames,
     )
 
 

@@ -104,7 +104,7 @@ class Scene:
         self._measured_ns = stamp_ns
         if not 0 <= stamp_ns - self._sampled_ns < TRAIL_PERIOD_S * 1e9:
             self._sampled_ns = stamp_ns
-            paths = effector_paths(self.effectors, (), self.measured, self.kinematics)
+            paths = effector_paths(self.effectors, (), self._link_poses(self.measured, self._ends))
             for effector, path in zip(self.effectors, paths, strict=True):
                 if effector.link:
                     self.trails[effector.name].add(stamp_ns, path[0])
@@ -123,7 +123,8 @@ class Scene:
             return
         positions = joint_positions(chunk.groups, chunk.step_ns, self.measured)
         self._chunk = chunk
-        self._paths = effector_paths(self.effectors, chunk.groups, positions, self.kinematics)
+        poses = self._link_poses(positions, self._moved)
+        self._paths = effector_paths(self.effectors, chunk.groups, poses)
         end = {name: float(np.reshape(value, -1)[-1]) for name, value in positions.items()}
         self._end = {name: value for name, value in end.items() if math.isfinite(value)}
         self._excesses = excesses(chunk, self.robot)
@@ -133,11 +134,10 @@ class Scene:
             sure = agreement(chunk, path, before, known)
             if len(path) == chunk.horizon:
                 shapes += drawing.predicted(index, effector.frame, path, chunk.frozen_steps, sure, self.size)
-        shapes += self._base_shapes(chunk) + self._limit_shapes(positions) + self._gripper_shapes()
-        if self.model is not None and self.kinematics is not None:
+        shapes += self._base_shapes(chunk) + self._limit_shapes(poses) + self._gripper_shapes()
+        if self.model is not None:
             # The rest of the robot is where it is seen.
-            poses = self.kinematics.poses(self._end, self._moved)
-            at_end = {link: pose[0] for link, pose in poses.items()}
+            at_end = {link: poses[link][-1] for link in self._moved}
             shapes += drawing.body("ghost", self.model, at_end, drawing.GHOST, self.size)
         self._chunk_shapes = shapes
 
@@ -157,7 +157,7 @@ class Scene:
         if not groups:
             return
         positions = joint_positions(groups, step_ns, self.measured)
-        paths = effector_paths(self.effectors, groups, positions, self.kinematics)
+        paths = effector_paths(self.effectors, groups, self._link_poses(positions, self._ends))
         for index, (effector, path) in enumerate(zip(self.effectors, paths, strict=True)):
             self._plan_shapes += drawing.strip(
                 "committed", index, effector.frame, path[:, :3, 3], drawing.COMMITTED, self.size
@@ -198,8 +198,8 @@ class Scene:
             trail.forget(now_ns)
             places = trail.poses[:, :3, 3]
             found += drawing.strip("executed", index, effector.frame, places, drawing.EXECUTED, self.size)
-        if self._draw_robot and self.model is not None and self.kinematics is not None:
-            poses = self.kinematics.poses(self.measured, self.model.links)
+        if self._draw_robot and self.model is not None:
+            poses = self._link_poses(self.measured, self.model.links)
             here = {link: pose[0] for link, pose in poses.items()}
             found += drawing.body("robot", self.model, here, drawing.ROBOT, self.size)
         place = np.array([0.0, 0.0, STATUS_HEIGHT * self.size])
@@ -227,8 +227,7 @@ class Scene:
     def missing(self, now_ns: int) -> list[str]:
         """Sentences about what cannot be drawn, and why."""
         found = list(self._missing)
-        links = [effector.link for effector in self.effectors if effector.link]
-        needed = [joint for link in links for joint in self._joints_above(link)]
+        needed = [joint for link in self._ends for joint in self._joints_above(link)]
         absent = [joint for joint in dict.fromkeys(needed) if joint not in self.measured]
         topic = self.robot.executor_joint_state_topic
         if absent and self.measured:
@@ -252,16 +251,25 @@ class Scene:
         ]  # fmt: skip
         self.trails = {effector.name: Trail(self._trail_s) for effector in self.effectors}
         self.size = drawing.DEFAULT_SIZE
+        self._ends: list[str] = []
+        self._links: dict[str, str] = {}  # below each commanded joint
         self._moved: tuple[str, ...] = ()
         frames = [group.frame_id for group in robot.action.values() if group.frame_id]
         self.frame = self._frame or (model.root if model else next(iter(frames), DEFAULT_FRAME))
         if model is not None:
-            links = [effector.link for effector in self.effectors if effector.link]
-            self.size = drawing.robot_size(model, links or model.links)
+            self._ends = [effector.link for effector in self.effectors if effector.link]
+            self.size = drawing.robot_size(model, self._ends or model.links)
             joints = model.joints
-            driven = [joints[joint].child for joint in robot.joints if joint in joints]
+            self._links = {joint: joints[joint].child for joint in robot.joints if joint in joints}
+            driven = list(self._links.values())
             followers = [j.child for j in joints.values() if j.mimic and model.followed(j) in robot.joints]
             self._moved = model.below([*driven, *followers])
+
+    def _link_poses(self, positions: Mapping[str, ArrayLike], links: Sequence[str]) -> dict[str, Values]:
+        """The poses of ``links`` and of every end effector; none without a model."""
+        if self.kinematics is None:
+            return {}
+        return self.kinematics.poses(positions, dict.fromkeys([*links, *self._ends]))
 
     def _joints_above(self, link: str) -> list[str]:
         assert self.model is not None
@@ -278,16 +286,15 @@ class Scene:
                 found += drawing.predicted(index, frame, path, chunk.frozen_steps, None, self.size)
         return found
 
-    def _limit_shapes(self, positions: Mapping[str, ArrayLike]) -> list[Shape]:
+    def _limit_shapes(self, poses: Mapping[str, Values]) -> list[Shape]:
         found: list[Shape] = []
         # A speed has no place; it is in the status text.
         beyond = [excess for excess in self._excesses if excess.kind == "position"]
         for index, excess in enumerate(beyond):
-            if self.model is not None and self.kinematics is not None and excess.name in self.model.joints:
-                link = self.model.joints[excess.name].child
-                pose = self.kinematics.poses(_at(positions, excess.step), [link])[link][0]
-                frame = self.model.frame_of(link)
-                found += drawing.ball(index, frame, pose[:3, 3], str(excess), self.size)
+            link = self._links.get(excess.name)
+            if link is not None and self.model is not None:
+                place = poses[link][min(excess.step, len(poses[link]) - 1), :3, 3]
+                found += drawing.ball(index, self.model.frame_of(link), place, str(excess), self.size)
                 continue
             for effector, path in zip(self.effectors, self._paths, strict=True):
                 if not effector.link and excess.name.startswith(f"{effector.key} "):
@@ -310,12 +317,6 @@ class Scene:
                 drawing.words(("gripper", number), self.effectors[index].frame, place, text, self.size)
             )
         return found
-
-
-def _at(positions: Mapping[str, ArrayLike], step: int) -> dict[str, float]:
-    """The positions at one step."""
-    flat = {name: np.reshape(value, -1) for name, value in positions.items()}
-    return {name: float(value[min(step, len(value) - 1)]) for name, value in flat.items()}
 
 
 def _short(text: str) -> str:

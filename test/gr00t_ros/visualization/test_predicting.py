@@ -41,11 +41,11 @@ def test_pose_groups_are_their_own_path() -> None:
     robot = mobile_config()
     effectors, _ = find_effectors(robot, None)
     groups = mobile_chunk(robot, 1, 0, way=(0.0, 0.0, 0.1), turn=(0.0, 0.0, np.pi / 2)).groups
-    [path] = effector_paths(effectors, groups, {}, None)
+    [path] = effector_paths(effectors, groups, {})
     np.testing.assert_allclose(path[0, :3, 3], HOME[:3], atol=1e-12)
     np.testing.assert_allclose(path[-1, :3, 3], HOME[:3] + np.array([0.0, 0.0, 0.1]), atol=1e-12)
     np.testing.assert_allclose(path[-1, :3, 0], [0.0, 1.0, 0.0], atol=1e-12)
-    [nowhere] = effector_paths(effectors, (), {}, None)
+    [nowhere] = effector_paths(effectors, (), {})
     assert np.isnan(nowhere).all()
 
 
