@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,17 @@ import torch
 
 from gr00t_model import Gr00tN1d6, Gr00tN1d6Config, Gr00tProcessor
 from gr00t_model.checkpoint import save_tensors
+from gr00t_ros.errors import RobotConfigError
+from gr00t_ros.robot import RobotConfig
 from gr00t_ros.training.lora import deployed_value
+from gr00t_ros.training.options import TrainingError
 from gr00t_ros.training.preparing import Recording
 from gr00t_ros.training.provenance import PROVENANCE_FILE
 from gr00t_ros.training.saving import write_json
 
 ROBOT_FILE = "robot.yaml"
-_TAG_LINE = re.compile(r"^(\s*embodiment_tag:\s*)[^\s#]+", re.MULTILINE)
+# In front of any comment; alone in its line, or with others in braces.
+_TAG = re.compile(r"""^([^#\n]*\bembodiment_tag["']?\s*:\s*)[^\s#,}]+""", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,11 @@ class Deployment:
 
 def robot_files(recordings: Sequence[Recording]) -> dict[str, str]:
     """``robot.yaml`` for the only robot of a run, ``robot_<tag>.yaml`` each where there are several; with the
-    embodiment tag that was trained, so that the policy finds it."""
+    embodiment tag that was trained, so that the policy finds it.
+
+    Raises:
+        TrainingError: that tag cannot be written into a description.
+    """
     tags = {recording.tag for recording in recordings}
     texts: dict[str, str] = {}
     for recording in recordings:
@@ -81,6 +90,23 @@ def robot_files(recordings: Sequence[Recording]) -> dict[str, str]:
             continue
         text = recording.robot_path.read_text(encoding="utf-8")
         if recording.robot.embodiment_tag != recording.tag:
-            text = _TAG_LINE.sub(rf"\g<1>{recording.tag}", text, count=1)
+            text = _TAG.sub(rf"\g<1>{recording.tag}", text)
+            _check_tag(text, recording.tag, recording.robot_path)
         texts[ROBOT_FILE if len(tags) == 1 else f"robot_{recording.tag}.yaml"] = text
     return texts
+
+
+def _check_tag(text: str, tag: str, source: Path) -> None:
+    """That a description which was changed says what it should."""
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / ROBOT_FILE
+        written.write_text(text, encoding="utf-8")
+        try:
+            found = RobotConfig.from_file(written).embodiment_tag
+        except RobotConfigError:
+            found = ""
+    if found != tag:
+        raise TrainingError(
+            f"{source}: its embodiment_tag cannot be changed to {tag}, which is trained; write "
+            f"'embodiment_tag: {tag}' in a copy of it, and give that with --robot"
+        )

@@ -25,7 +25,7 @@ from gr00t_model.checkpoint import out_of_memory
 from gr00t_ros.training import memory, saving
 from gr00t_ros.training.arguments import training_arguments
 from gr00t_ros.training.callbacks import OwnIntervals, ProgressLine, StopWhenAsked, stoppable
-from gr00t_ros.training.deploying import Deployment
+from gr00t_ros.training.deploying import Deployment, robot_files
 from gr00t_ros.training.loader import training_loader
 from gr00t_ros.training.network import (
     Base,
@@ -107,7 +107,9 @@ class Run:
         deepspeed_config(options.deepspeed)
         _check_reports(options.report_to)
         base = open_base(options.base)
-        return cls(options, process, base, tuple(find_recordings(options)), optimizer)
+        recordings = tuple(find_recordings(options))
+        robot_files(recordings)  # that they can be written is not found out at the first checkpoint
+        return cls(options, process, base, recordings, optimizer)
 
     def plan(self) -> list[str]:
         """What the run will take, in lines for people."""
