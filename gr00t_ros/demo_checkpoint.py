@@ -31,7 +31,7 @@ def with_checkpoint(arguments: Mapping[str, str]) -> dict[str, str]:
     values["note"] = values["note"] or RANDOM_WEIGHTS_NOTICE
     if not (directory / "config.json").is_file():
         # A process of its own: torch stays out of the one that only starts and watches others.
-        robot = str(share.robot_file("so101"))
+        robot = str(share.robot_file(demo_robot(values)))
         command = [str(find_executable("random_checkpoint")), "--robot", robot, "--output", str(directory)]
         # Near the start, where both cameras see the arm and the objects.
         command += [f"--around={joint}={value}" for joint, value in START_POSE.items()]

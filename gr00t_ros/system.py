@@ -15,9 +15,12 @@ from typing import Any
 from gr00t_ros import dds, parameter_file, share
 from gr00t_ros.errors import Gr00tRosError
 from gr00t_ros.executables import find_executable, find_foreign
-from gr00t_ros.sim import demonstrations
 
 ParameterValue = bool | int | float | str
+# The simulator's task: touch the object that the instruction names.
+REACH = "reach"
+# Edge of the pictures that the shipped checkpoint of this task was trained on, pixels.
+REACHING_PICTURE = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,26 +133,14 @@ DEMO_ARGUMENTS = (
     Argument("checkpoint", "", "directory of a checkpoint; empty makes a small one with random weights"),
     Argument("duration", "30.0", "seconds until the demo ends by itself; 0 means never"),
     Argument("output", ".demo", "folder for the made checkpoint and the picture"),
-    Argument("instruction", "pick up the red cube", "what the robot is told"),
+    Argument("instruction", "pick up the red cube", "what the robot is told; a task tells it by itself"),
+    Argument("task", "", "empty, or reach: episode after episode, told and counted"),
+    Argument("kinds", "static,moved,swapped", "of the task's episodes, in turn: what happens in them"),
+    Argument("seed", "0", "the task's first episode"),
     Argument("note", "", "a sentence below the picture; made up where the weights are random"),
     Argument("use_sim_time", "false", "the simulator publishes /clock and every node follows it"),
     VISUALIZER,
     RVIZ,
-    DDS_PROFILE,
-    Argument("log_level", "info", "debug, info, warn, error or fatal"),
-)
-
-PARK, REACH = "park", "reach"
-DEMONSTRATION_ARGUMENTS = (
-    Argument("task", PARK, "park, or reach: touch the object that the instruction names"),
-    Argument("output", "episodes", "folder that the episodes lie in"),
-    Argument("episodes", "20", "how many to record, of about four seconds each"),
-    Argument("seed", "0", "where the episodes begin"),
-    Argument("instruction", demonstrations.INSTRUCTION, "what the task park is called"),
-    Argument(
-        "kinds", "static,moved,static,swapped", "of the task reach, in turn: what happens in an episode"
-    ),
-    Argument("size", "128", "edge of the pictures of the task reach, pixels"),
     DDS_PROFILE,
     Argument("log_level", "info", "debug, info, warn, error or fatal"),
 )
@@ -165,8 +156,8 @@ def policy_programs(arguments: Mapping[str, str]) -> list[Program]:
     values = with_defaults(POLICY_ARGUMENTS, arguments)
     robot = share.robot_file(values["robot"])
     shared: dict[str, ParameterValue] = {
-        "use_sim_time": _boolean(values, "use_sim_time"),
-        "autostart": _boolean(values, "autostart"),
+        "use_sim_time": boolean(values, "use_sim_time"),
+        "autostart": boolean(values, "autostart"),
     }
     policy: dict[str, ParameterValue] = {
         **shared,
@@ -175,19 +166,19 @@ def policy_programs(arguments: Mapping[str, str]) -> list[Program]:
         "device": values["device"],
         "precision": values["precision"],
         "engine": values["engine"],
-        "num_steps": _integer(values, "num_steps"),
+        "num_steps": integer(values, "num_steps"),
         "letterbox": values["letterbox"],
         "instruction": values["instruction"],
-        "seed": _integer(values, "seed"),
+        "seed": integer(values, "seed"),
         "rate": _number(values, "rate"),
-        "real_time_chunking": _boolean(values, "real_time_chunking"),
+        "real_time_chunking": boolean(values, "real_time_chunking"),
         "mode": values["mode"],
     }
     executor: dict[str, ParameterValue] = {
         **shared,
-        "enabled": _boolean(values, "enabled"),
+        "enabled": boolean(values, "enabled"),
         "urdf": values["urdf"],
-        "dry_run": _boolean(values, "dry_run"),
+        "dry_run": boolean(values, "dry_run"),
         "real_time": values["real_time"],
     }
     visualizer: dict[str, ParameterValue] = {
@@ -208,23 +199,23 @@ def policy_programs(arguments: Mapping[str, str]) -> list[Program]:
             name="policy",
             executable="policy_node",
             parameters=policy,
-            environment=_dds_environment(values),
+            environment=dds_environment(values),
             **common,
         ),
         # No camera frame passes the executor: it needs no segment for them.
         Program(name="chunk_executor", executable="chunk_executor", parameters=executor, **common),
     ]
-    if _boolean(values, "visualizer") or _boolean(values, "rviz") or values["publish_urdf"]:
+    if boolean(values, "visualizer") or boolean(values, "rviz") or values["publish_urdf"]:
         programs.append(
             Program(
                 name="action_visualizer",
                 executable="action_visualizer",
                 parameters=visualizer,
-                environment=_dds_environment(values),
+                environment=dds_environment(values),
                 **common,
             )
         )
-    if _boolean(values, "rviz"):
+    if boolean(values, "rviz"):
         programs.append(
             Program(
                 name="rviz2",
@@ -247,12 +238,12 @@ def record_programs(arguments: Mapping[str, str]) -> list[Program]:
     """
     values = with_defaults(RECORD_ARGUMENTS, arguments)
     parameters: dict[str, ParameterValue] = {
-        "use_sim_time": _boolean(values, "use_sim_time"),
+        "use_sim_time": boolean(values, "use_sim_time"),
         # Here a relative folder means the one that the launch was started in.
         "output": str(Path(values["output"]).expanduser().absolute()),
         "instruction": values["instruction"],
-        "all_topics": _boolean(values, "all_topics"),
-        "write_bags": _boolean(values, "write_bags"),
+        "all_topics": boolean(values, "all_topics"),
+        "write_bags": boolean(values, "write_bags"),
     }
     files = [share.config_file("record.yaml"), share.robot_file(values["robot"])]
     if values["params_file"]:
@@ -264,7 +255,7 @@ def record_programs(arguments: Mapping[str, str]) -> list[Program]:
             namespace=values["namespace"],
             parameter_files=tuple(files),
             parameters=parameters,
-            environment=_dds_environment(values),
+            environment=dds_environment(values),
             log_level=values["log_level"],
         )
     ]
@@ -276,19 +267,24 @@ def demo_programs(arguments: Mapping[str, str]) -> list[Program]:
     The checkpoint must exist. Everything ends when the monitor does.
     """
     values = with_defaults(DEMO_ARGUMENTS, arguments)
-    sim_time = _boolean(values, "use_sim_time")
-    robot = share.robot_file("so101")
+    sim_time = boolean(values, "use_sim_time")
+    robot = share.robot_file(demo_robot(values))
+    simulator: dict[str, ParameterValue] = {"publish_clock": sim_time}
+    if values["task"] == REACH:
+        simulator |= reaching_parameters(values["kinds"], REACHING_PICTURE) | {
+            "seed": integer(values, "seed")
+        }
     log_level = values["log_level"]
     passed_on = (
         "checkpoint", "instruction", "use_sim_time", "visualizer", "rviz", "dds_profile", "log_level"
     )  # fmt: skip
-    environment = _dds_environment(values)
+    environment = dds_environment(values)
     return [
         Program(
             name="so101_sim",
             executable="so101_sim",
             parameter_files=(robot,),
-            parameters={"publish_clock": sim_time},
+            parameters=simulator,
             environment=environment,
             log_level=log_level,
         ),
@@ -308,6 +304,7 @@ def demo_programs(arguments: Mapping[str, str]) -> list[Program]:
             parameter_files=(robot,),
             parameters={
                 "use_sim_time": sim_time,
+                "task": values["task"],
                 "duration": _number(values, "duration"),
                 "output": values["output"],
                 "note": values["note"],
@@ -318,51 +315,11 @@ def demo_programs(arguments: Mapping[str, str]) -> list[Program]:
     ]
 
 
-def demonstration_programs(arguments: Mapping[str, str]) -> list[Program]:
-    """The simulated SO-101, its scripted teacher, and the recorder, from the values of
-    ``DEMONSTRATION_ARGUMENTS``. Everything ends when the teacher does."""
-    values = with_defaults(DEMONSTRATION_ARGUMENTS, arguments)
-    if values["task"] not in (PARK, REACH):
-        raise Gr00tRosError(f"argument task is {values['task']!r}, expected {PARK} or {REACH}")
-    reach = values["task"] == REACH
-    robot = share.robot_file("so101_reach" if reach else "so101")
-    seed = _integer(values, "seed")
-    simulator: dict[str, ParameterValue] = {"seed": seed}
-    if reach:
-        simulator |= reaching_parameters(values["kinds"], _integer(values, "size"))
-        # Time waits for the teacher, so that it may run as fast as the machine can.
-        simulator |= {
-            "publish_clock": True,
-            "real_time_factor": 100.0,
-            "wait_for_commands": True,
-            "command_prefix": "/executed",
-            # One picture a step.
-            "camera_rate": 10.0,
-        }
-    common: dict[str, Any] = {"parameter_files": (robot,), "log_level": values["log_level"]}
-    environment = _dds_environment(values)
-    passed_on = {key: values[key] for key in ("output", "dds_profile", "log_level")}
-    return [
-        Program(
-            name="so101_sim",
-            executable="so101_sim",
-            parameters=simulator,
-            environment=environment,
-            **common,
-        ),
-        *record_programs({"robot": str(robot), "use_sim_time": str(reach).lower(), **passed_on}),
-        Program(
-            name="so101_teacher",
-            executable="so101_teacher",
-            parameters={
-                "task": values["task"],
-                "seed": seed,
-                "episodes": _integer(values, "episodes"),
-                "instruction": values["instruction"],
-            },
-            **common,
-        ),
-    ]
+def demo_robot(values: Mapping[str, str]) -> str:
+    """The name of the demo's robot description. Raises Gr00tRosError for a task that does not exist."""
+    if values["task"] not in ("", REACH):
+        raise Gr00tRosError(f"argument task is {values['task']!r}, expected {REACH} or nothing")
+    return "so101_reach" if values["task"] == REACH else "so101"
 
 
 def reaching_parameters(kinds: str, size: int) -> dict[str, ParameterValue]:
@@ -382,18 +339,20 @@ def with_defaults(declared: tuple[Argument, ...], given: Mapping[str, str]) -> d
 
 def _simulated_urdf(values: Mapping[str, str]) -> str:
     """The URDF of the simulated SO-101, where its picture is asked for: nobody else publishes it."""
-    if not (_boolean(values, "visualizer") or _boolean(values, "rviz")):
+    if not (boolean(values, "visualizer") or boolean(values, "rviz")):
         return ""
     from gr00t_ros.sim.scene import robot_model_path
 
     return str(robot_model_path().with_suffix(".urdf"))
 
 
-def _dds_environment(values: Mapping[str, str]) -> dict[str, str]:
+def dds_environment(values: Mapping[str, str]) -> dict[str, str]:
+    """What ``dds_profile`` adds to a program's environment."""
     return dds.environment(values["dds_profile"], os.environ)
 
 
-def _boolean(values: Mapping[str, str], name: str) -> bool:
+def boolean(values: Mapping[str, str], name: str) -> bool:
+    """An argument that reads true or false. Raises Gr00tRosError for another text."""
     text = values[name].strip().lower()
     if text in ("true", "1", "yes"):
         return True
@@ -409,7 +368,8 @@ def _number(values: Mapping[str, str], name: str) -> float:
         raise Gr00tRosError(f"argument {name} is {values[name]!r}, expected a number") from error
 
 
-def _integer(values: Mapping[str, str], name: str) -> int:
+def integer(values: Mapping[str, str], name: str) -> int:
+    """An argument that is a whole number. Raises Gr00tRosError for another text."""
     try:
         return int(values[name])
     except ValueError as error:

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """``demonstrate``: episodes to train on, without an arm: the simulated SO-101 is shown a task and recorded.
 
-Starts what ``gr00t_ros.system.demonstration_programs`` lists: the simulator, a scripted teacher that moves
-its arm, and the episode recorder. Everything goes through the topics and services of a real robot.
+Starts what ``gr00t_ros.demonstrating.demonstration_programs`` lists: the simulator, a scripted teacher that
+moves its arm, and the episode recorder. Everything goes through the topics and services of a real robot.
 """
 
 import argparse
 import sys
 
 from gr00t_ros.cli.running import run_programs
+from gr00t_ros.demonstrating import DEMONSTRATION_ARGUMENTS, demonstration_programs
 from gr00t_ros.errors import Gr00tRosError
-from gr00t_ros.system import DEMONSTRATION_ARGUMENTS, demonstration_programs
 
 
 def main(argv: list[str] | None = None) -> int:

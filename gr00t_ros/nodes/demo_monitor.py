@@ -29,6 +29,8 @@ from gr00t_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
 from gr00t_ros.nodes.conversions import chunk_from_msg, nanoseconds
 from gr00t_ros.nodes.parameters import Parameters, ParameterSpec
 from gr00t_ros.nodes.plain import refuse_arguments, run_plain
+from gr00t_ros.nodes.sim_task import TASKS
+from gr00t_ros.nodes.task_referee import TaskReferee
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.robot_types import (
     COMPRESSED_IMAGE,
@@ -61,6 +63,9 @@ SPECS = (
     ParameterSpec("max_tracking_error", 0.25, "commanded against measured joints", "rad", 0.0, 10.0),
     ParameterSpec(
         "startup_timeout", 120.0, "time until the first command, then it counts as failed", "s", 1.0, 1e5
+    ),
+    ParameterSpec(
+        "task", "", "empty, or reach: leads the simulator from episode to episode and counts", choices=TASKS
     ),
     ParameterSpec("note", "", "a line for the picture and the summary, for example that weights are random"),
 )
@@ -95,6 +100,7 @@ class DemoMonitor(Node):
         self.policy: PolicyStatus | None = None
         self.executor_status: ExecutorStatus | None = None
         self.first_command: float | None = None  # monotonic s
+        self.referee = self._make_referee() if self.parameters["task"] else None
         for video in self.robot.video.values():
             kind = CompressedImage if video.type == COMPRESSED_IMAGE else Image
             # Raw: a picture is only decoded when it goes into the strip.
@@ -109,6 +115,9 @@ class DemoMonitor(Node):
         self.create_subscription(ActionChunk, "action_chunk", self._on_chunk, newest)
         self.create_subscription(PolicyStatus, "policy/status", self._on_policy, newest)
         self.create_subscription(ExecutorStatus, "executor/status", self._on_executor, newest)
+
+    def _make_referee(self) -> TaskReferee:
+        return TaskReferee(self, again=self.record.forget, say=lambda text: print(text, flush=True))
 
     # What is heard.
 
@@ -225,6 +234,8 @@ class DemoMonitor(Node):
         found = self.record.problems()
         if self.record.chunks.count == 0 or self.record.total_commands == 0:
             found.append(f"policy: {self._policy_state()}; executor: {self._executor_state()}")
+        if self.referee is not None:
+            found += self.referee.problems()
         if stopped and self.parameters["duration"] > 0:
             found.append("stopped before its time")
         return found
@@ -250,6 +261,8 @@ def _watch(node: DemoMonitor, stop: threading.Event) -> bool:
     try:
         while not stop.is_set():
             executor.spin_once(timeout_sec=0.05)
+            if node.referee is not None:
+                node.referee.turn()
             now = time.monotonic()
             if now >= line_due:
                 line_due += 1.0
@@ -271,6 +284,8 @@ def _body(arguments: list[str], stop: threading.Event) -> int:
         stopped = _watch(node, stop)
         problems = node.problems(stopped)
         lines = node.record.summary()
+        if node.referee is not None:
+            lines.append(f"episodes: {node.referee.score}")
         if node.record.plot:
             lines.append(f"picture: {node.draw()}")
     finally:

@@ -18,11 +18,11 @@ from std_msgs.msg import String
 from gr00t_ros.errors import Gr00tRosError
 from gr00t_ros.sim.reaching import LATE, RUNNING, SUCCESS, WRONG, ReachingTask
 from gr00t_ros.sim.reaching_episodes import KINDS
+from gr00t_ros.system import REACH
 
 if TYPE_CHECKING:
     from gr00t_ros.nodes.so101_sim import SO101Sim
 
-REACH = "reach"
 TASKS = ("", REACH)
 TOPIC = "/task/state"
 # How an episode stands, by number.

@@ -32,7 +32,7 @@ from gr00t_ros.errors import MessageError, RobotConfigError
 from gr00t_ros.nodes.parameters import Parameters, ParameterSpec
 from gr00t_ros.nodes.plain import refuse_arguments, run_plain
 from gr00t_ros.nodes.sim_pictures import PictureThread
-from gr00t_ros.nodes.sim_task import REACH, TASKS, TaskTopics
+from gr00t_ros.nodes.sim_task import TASKS, TaskTopics
 from gr00t_ros.nodes.sim_task import TOPIC as TASK_TOPIC
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.robot_types import FLOAT64_MULTI_ARRAY, JOINT_TRAJECTORY, VideoSource
@@ -40,6 +40,7 @@ from gr00t_ros.sim.controllers import PositionController, TrajectoryController
 from gr00t_ros.sim.reaching import ReachingTask
 from gr00t_ros.sim.scene import CAMERAS, TIMESTEP
 from gr00t_ros.sim.so101 import SimulatedSO101
+from gr00t_ros.system import REACH
 
 _NS = 1_000_000_000
 # Behind by more than this (0.2 s), the simulation lets the time go instead of racing after it.

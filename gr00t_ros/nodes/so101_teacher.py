@@ -16,19 +16,19 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from gr00t_ros.demonstrating import PARK
 from gr00t_ros.nodes.parameters import ParameterSpec
 from gr00t_ros.nodes.plain import refuse_arguments, run_plain
 from gr00t_ros.nodes.reach_lesson import ReachLesson
-from gr00t_ros.nodes.sim_task import REACH
 from gr00t_ros.nodes.teacher import Teacher
 from gr00t_ros.sim.demonstrations import INSTRUCTION, PARKED, path, pose, random_start
 from gr00t_ros.sim.scene import JOINTS
+from gr00t_ros.system import REACH
 
 # Steps of the path in each trajectory: what an executor's default lookahead of 0.2 s is at 20 Hz.
 _AHEAD = 4
 # At rest before an episode and after it, s: servos settle in less, and the end of the task is shown as well.
 _SETTLE_S = 0.4
-PARK = "park"
 
 SPECS = (
     ParameterSpec("task", PARK, "what is shown", read_only=True, choices=(PARK, REACH)),

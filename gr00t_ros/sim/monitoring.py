@@ -196,6 +196,10 @@ class DemoRecord:
         except MessageError as error:
             self._refuse(error)
 
+    def forget(self) -> None:
+        """The arm is put elsewhere: nothing that was commanded before is compared with what comes after."""
+        self._controllers.clear()
+
     def _refuse(self, error: MessageError) -> None:
         self.refused += 1
         self.last_refusal = str(error)
