@@ -9,7 +9,7 @@ from gr00t_ros import share
 from gr00t_ros.errors import Gr00tRosError
 from gr00t_ros.executables import find_executable
 from gr00t_ros.sim.so101 import START_POSE
-from gr00t_ros.system import DEMO_ARGUMENTS, with_defaults
+from gr00t_ros.system import DEMO_ARGUMENTS, demo_robot, with_defaults
 
 RANDOM_WEIGHTS_NOTICE = (
     "The weights are random: the arm is moved through the whole chain, from cameras to commands, but it does "
