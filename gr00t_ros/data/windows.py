@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gr00t_ros.data import rates
 from gr00t_ros.data.lerobot import Episode, LeRobotDataset
 from gr00t_ros.data.mapping import map_groups
 from gr00t_ros.data.video import probe
@@ -24,10 +25,6 @@ from gr00t_ros.robot import RobotConfig
 
 if TYPE_CHECKING:
     from gr00t_model.processing import ModalityConfig
-
-# How far the rows' rate may be from the dataset's fps. Clocks and rounding stay within one percent; the
-# usual mistakes (25 or 24 for 30, 15 for 30) are beyond a tenth.
-MOST_RATE_ERROR = 0.1
 
 Frames = NDArray[np.uint8]
 
@@ -132,7 +129,7 @@ class WindowReader:
             return
         step = float(np.median(np.diff(episode.timestamps)))
         fps = self.dataset.fps
-        if abs(step * fps - 1.0) > MOST_RATE_ERROR:
+        if rates.differ(1.0 / step, fps, rates.MISTAKEN):
             raise DatasetError(
                 f"{self._where(episode)}: its timestamps are {1e3 * step:.1f} ms apart ({1 / step:.3g} Hz), "
                 f"meta/info.json says fps {fps:g}; correct fps where it is wrong, or convert the recording "
@@ -214,14 +211,13 @@ class WindowReader:
         for feature in self._videos.values():
             span = episode.videos[feature]
             facts = probe(span.path)
-            if facts.rate and abs(facts.rate / fps - 1.0) > MOST_RATE_ERROR:
+            if facts.rate and rates.differ(facts.rate, fps, rates.MISTAKEN):
                 raise DatasetError(
                     f"{span.path}: runs at {facts.rate:.3g} frames a second, info.json says fps {fps:g}; "
                     "correct fps where it is wrong, or convert the recording again"
                 )
             last = span.start + float(episode.timestamps[-1] - episode.timestamps[0])
-            # The last frame begins one period before the video ends.
-            if facts.seconds and facts.seconds < last - 0.5 / fps:
+            if rates.ends_before(facts, last, fps):
                 raise DatasetError(
                     f"{span.path}: {facts.seconds:.2f} s long, but episode {episode.index} has rows until "
                     f"{last:.2f} s; the video does not fit the episode's rows"

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gr00t_ros.data import rates
 from gr00t_ros.data.lerobot import LeRobotDataset
 from gr00t_ros.data.mapping import group_names
 from gr00t_ros.errors import DatasetError
@@ -24,8 +25,6 @@ from gr00t_ros.units import JointUnit
 if TYPE_CHECKING:
     from gr00t_ros.training.preparing import Recording
 
-# Relative: dataset and robot give rates as decimal numbers, and the same rate is the same number.
-RATE_TOLERANCE = 1e-3
 # rad, m, or relative: 0.0174533 and pi / 180 are one unit.
 _ROUNDED = 1e-6
 _KINDS = ("state", "action")
@@ -67,7 +66,7 @@ def check_together(recordings: Sequence[Recording]) -> None:
     for recording in recordings:
         other = first.setdefault(recording.tag, recording)
         one, two = other.dataset, recording.dataset
-        if abs(one.fps - two.fps) > RATE_TOLERANCE * one.fps:
+        if rates.differ(two.fps, one.fps, rates.WRITTEN):
             raise DatasetError(
                 f"{recording.path}: fps is {two.fps:g}, {other.path} of the same embodiment {recording.tag} "
                 f"has {one.fps:g}; convert them at one rate, or give them two tags"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from gr00t_ros.data import rates
 from gr00t_ros.data.lerobot import Episode, LeRobotDataset
 from gr00t_ros.data.windows import WindowReader
 from gr00t_ros.errors import DatasetError
@@ -23,8 +24,6 @@ from gr00t_ros.training.dataset_survey import Survey
 if TYPE_CHECKING:  # which brings torch: what is in a dataset is told without it
     from gr00t_model.processing import ModalityConfig
 
-# Relative: the same rate written as a decimal number.
-STEP_RATE_TOLERANCE = 1e-3
 # Beyond the statistics by this share of their range, a value is not a new extreme but another thing.
 OUTSIDE = 0.1
 # Share of the rows that lie outside: some are a person who reached further, most are other units.
@@ -95,7 +94,7 @@ class Fit:
         if self._robot is None:
             return
         fps, rate = self._dataset.fps, self._robot.step_rate
-        if abs(fps / rate - 1.0) > STEP_RATE_TOLERANCE:
+        if rates.differ(fps, rate, rates.WRITTEN):
             yield fail(
                 "robot",
                 f"the dataset has {fps:g} rows a second",

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gr00t_ros.data import rates
 from gr00t_ros.data.lerobot import LeRobotDataset
 from gr00t_ros.data.video import probe
-from gr00t_ros.data.windows import MOST_RATE_ERROR
 from gr00t_ros.errors import DatasetError
 from gr00t_ros.findings import Finding, Level, fail, ok, warn
 from gr00t_ros.robot import RobotConfig
@@ -35,8 +35,6 @@ from gr00t_ros.training.dataset_survey import (
 if TYPE_CHECKING:  # which brings torch: what is in a dataset is told without it
     from gr00t_model.processing import ModalityConfig
 
-# Relative: timestamps in float32 and clocks of different machines stay within it.
-RATE_TOLERANCE = 0.01
 # Share of rows that two columns agree in when one is a copy of the other (the ends of episodes may differ).
 COPIED = 0.999
 # Videos whose headers are looked at, per camera: the first, the middle and the last episode's.
@@ -46,6 +44,7 @@ _LISTED = 6
 # Characters of an instruction that are shown.
 _TEXT = 60
 _CAMERA = "observation.images."
+_RATE_REMEDY = "correct fps in meta/info.json where it is wrong, or convert the recording again"
 
 
 def report(
@@ -115,16 +114,15 @@ def _episodes(found: Survey) -> Iterator[Finding]:
 
 def _times(found: Survey, dataset: LeRobotDataset) -> Iterator[Finding]:
     fps = dataset.fps
-    wrong = {number: rate for number, rate in found.rates.items() if abs(rate / fps - 1.0) > RATE_TOLERANCE}
+    wrong = sorted(rate for rate in found.rates.values() if rates.differ(rate, fps, rates.MEASURED))
     if wrong:
-        rates = sorted(wrong.values())
+        usual = wrong[len(wrong) // 2]
         text = (
-            f"timestamps are {1e3 / rates[len(rates) // 2]:.4g} ms apart "
-            f"({rates[len(rates) // 2]:.4g} Hz) in {len(wrong)} of {len(found.rates)} episodes"
+            f"timestamps are {1e3 / usual:.4g} ms apart ({usual:.4g} Hz) in {len(wrong)} of "
+            f"{len(found.rates)} episodes"
         )
-        far = abs(rates[0] / fps - 1.0) > MOST_RATE_ERROR or abs(rates[-1] / fps - 1.0) > MOST_RATE_ERROR
-        remedy = "correct fps in meta/info.json where it is wrong, or convert the recording again"
-        yield (fail if far else warn)("time", text, f"fps of info.json, {fps:g}", remedy)
+        far = any(rates.differ(rate, fps, rates.MISTAKEN) for rate in wrong)
+        yield (fail if far else warn)("time", text, f"fps of info.json, {fps:g}", _RATE_REMEDY)
     elif found.rates:
         yield ok("time", f"rows follow at {fps:g} Hz", "fps of info.json")
     if found.gaps:
@@ -175,7 +173,7 @@ def _headers(found: Survey, dataset: LeRobotDataset, feature: str, missing: set[
             yield fail(part, str(error), "a video", "copy the dataset again")
             continue
         needed = span.start + (found.lengths[number] - 1) / dataset.fps
-        if facts.seconds and facts.seconds < needed - 0.5 / dataset.fps and "length" not in told:
+        if rates.ends_before(facts, needed, dataset.fps) and "length" not in told:
             told.add("length")
             yield fail(
                 part,
@@ -183,14 +181,11 @@ def _headers(found: Survey, dataset: LeRobotDataset, feature: str, missing: set[
                 "a frame for every row",
                 "copy the video again, or convert the recording again",
             )
-        if facts.rate and abs(facts.rate / dataset.fps - 1.0) > RATE_TOLERANCE and "rate" not in told:
+        if facts.rate and rates.differ(facts.rate, dataset.fps, rates.MEASURED) and "rate" not in told:
             told.add("rate")
-            yield fail(
-                part,
-                f"{span.path.name} has {facts.rate:.4g} frames a second",
-                f"fps of info.json, {dataset.fps:g}",
-                "correct fps where it is wrong, or convert the recording again",
-            )
+            far = rates.differ(facts.rate, dataset.fps, rates.MISTAKEN)
+            text = f"{span.path.name} has {facts.rate:.4g} frames a second"
+            yield (fail if far else warn)(part, text, f"fps of info.json, {dataset.fps:g}", _RATE_REMEDY)
 
 
 def _instructions(found: Survey, robot: RobotConfig | None) -> Iterator[Finding]:

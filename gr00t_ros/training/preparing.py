@@ -14,13 +14,13 @@ from typing import Any
 from gr00t_model import Gr00tProcessor
 from gr00t_model.errors import Gr00tError
 from gr00t_model.processing import EMBODIMENT_IDS
+from gr00t_ros.data import rates
 from gr00t_ros.data.lerobot import LeRobotDataset
 from gr00t_ros.errors import DatasetError
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.share import robot_file
 from gr00t_ros.training import modalities
 from gr00t_ros.training.agreeing import (
-    RATE_TOLERANCE,
     check_configurations,
     check_own_robot,
     check_together,
@@ -257,7 +257,7 @@ def _require(processor: Gr00tProcessor, recording: Recording) -> None:
 
 def _check_rate(recording: Recording) -> None:
     robot, fps = recording.robot, recording.dataset.fps
-    if robot is not None and abs(fps - robot.step_rate) > RATE_TOLERANCE * robot.step_rate:
+    if robot is not None and rates.differ(fps, robot.step_rate, rates.WRITTEN):
         raise DatasetError(
             f"{recording.path / 'meta/info.json'}: fps is {fps:g}, but {recording.robot_path} has a "
             f"step_rate of {robot.step_rate:g} Hz: the robot would act at another speed than it was taught; "

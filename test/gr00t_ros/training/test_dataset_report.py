@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gr00t_ros.data.lerobot import Episode, LeRobotDataset
+from gr00t_ros.data.windows import WindowReader
 from gr00t_ros.errors import DatasetError
 from gr00t_ros.findings import Finding, Level, worst
 from gr00t_ros.training.dataset_report import report, unwell
@@ -255,10 +257,15 @@ def test_a_wrong_fps_is_told(folder: Path, fps: float, level: Level) -> None:
     assert time.level is level
     assert time.found == "timestamps are 50 ms apart (20 Hz) in 2 of 2 episodes"
     assert time.expected == f"fps of info.json, {fps:g}"
-    # The videos say the same.
-    assert [f.found for f in found if f.part == "camera front" and "frames a second" in f.found] == [
-        "episode_000000.mp4 has 20 frames a second"
-    ]
+    # The videos say the same, and it is as bad.
+    camera = [f for f in found if f.part == "camera front" and "frames a second" in f.found]
+    assert [f.found for f in camera] == ["episode_000000.mp4 has 20 frames a second"]
+    assert camera[0].level is level
+    # What is a FAIL is what training refuses.
+    dataset = LeRobotDataset(folder)
+    reader = WindowReader(dataset, processor_for(ARM).modality(TAG), robot=shipped("so101"))
+    with pytest.raises(DatasetError, match="runs at 20 frames") if level is Level.FAIL else nullcontext():
+        reader.check_videos(dataset.episode(0))
 
 
 def test_rows_that_are_missing_are_told(folder: Path) -> None:
