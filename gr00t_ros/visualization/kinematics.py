@@ -22,12 +22,33 @@ _HERE.setflags(write=False)  # handed out
 
 
 class Kinematics:
-    """Where the links of ``model`` are. The constant parts are computed once."""
+    """Where the links of ``model`` are. The constant parts are computed once.
+
+    A joint's matrix is a sum of constant ones: of 1, sin q and 1 - cos q where it turns (the formula of
+    Rodrigues), of 1 and q where it slides.
+    """
 
     def __init__(self, model: RobotModel) -> None:
         self.model = model
-        self._joints = {joint.child: _Motion(model, joint) for joint in model.above.values()}
-        self._chains = {link: [(j.parent, j.child) for j in model.chain(link)] for link in model.links}
+        joints = list(model.above.values())
+        self._place = {joint.child: number for number, joint in enumerate(joints)}
+        self._chains = {link: [joint.child for joint in model.chain(link)] for link in model.links}
+        self._follows = [model.followed(joint) if joint.moves else "" for joint in joints]
+        gains = [_gain(model, joint) for joint in joints]
+        self._gain = np.array([gain for gain, _ in gains]).reshape(-1, 1)
+        self._offset = np.array([offset for _, offset in gains]).reshape(-1, 1)
+        parts = np.zeros((4, len(joints), 1, 4, 4))
+        self._rest, self._sine, self._rise, self._slide = parts
+        for number, joint in enumerate(joints):
+            turn = joint.origin[:3, :3]
+            self._rest[number, 0] = joint.origin
+            if joint.type == PRISMATIC:
+                self._slide[number, 0, :3, 3] = turn @ joint.axis
+            elif joint.moves:
+                x, y, z = joint.axis
+                cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+                self._sine[number, 0, :3, :3] = turn @ cross
+                self._rise[number, 0, :3, :3] = turn @ cross @ cross
 
     def poses(self, positions: Mapping[str, ArrayLike], links: Iterable[str]) -> dict[str, Values]:
         """The poses [T, 4, 4] of ``links``, each in the frame ``model.frame_of`` names.
@@ -39,61 +60,54 @@ class Kinematics:
         if len(lengths) > 1:
             raise ValueError(f"joint positions of different lengths {sorted(lengths)}, expected one length")
         steps = max(lengths, default=1)
-        given = {name: np.asarray(value, np.float64).reshape(-1) for name, value in positions.items()}
+        moved = self._matrices(positions, steps)
         known: dict[str, Values] = {}
-        unknown = np.array([np.nan])
+        found = {}
         for link in links:
             chain = self._chains[link]
-            known.setdefault(chain[0][0] if chain else link, _HERE)
-            for parent, child in chain:
+            if not chain:
+                found[link] = np.broadcast_to(_HERE, (steps, 4, 4))
+                continue
+            above: Values | None = None
+            for child in chain:
                 if child not in known:
-                    motion = self._joints[child]
-                    known[child] = known[parent] @ motion.matrices(given.get(motion.follows, unknown))
-        if steps == 1:
-            return {link: known[link] for link in links}
-        return {link: np.broadcast_to(known[link], (steps, 4, 4)) for link in links}
+                    matrix = moved[self._place[child]]
+                    # Above the first joint is the frame itself.
+                    known[child] = matrix if above is None else above @ matrix
+                above = known[child]
+            found[link] = known[link]
+        return found
 
     def transforms(self, positions: Mapping[str, float]) -> dict[str, Values]:
         """For every joint whose position is known, by its child: the pose [4, 4] of the child in the parent's
         frame. This is what TF carries."""
-        found = {}
-        for joint in self.model.above.values():
-            motion = self._joints[joint.child]
-            if not joint.is_free and (not joint.moves or motion.follows in positions):
-                here = np.array([positions.get(motion.follows, np.nan)])
-                found[joint.child] = motion.matrices(here)[0]
-        return found
+        moved = self._matrices(positions, 1)[:, 0]
+        return {
+            child: moved[number]
+            for child, number in self._place.items()
+            if not self.model.above[child].is_free and np.isfinite(moved[number]).all()
+        }
+
+    def _matrices(self, positions: Mapping[str, ArrayLike], steps: int) -> Values:
+        """[J, T, 4, 4] of all joints; NaN for those whose position is not known."""
+        values = np.zeros((len(self._follows), steps))
+        for number, name in enumerate(self._follows):
+            if name:
+                values[number] = positions.get(name, np.nan)
+        q = (self._gain * values + self._offset)[..., None, None]
+        return np.asarray(
+            self._rest + np.sin(q) * self._sine + (1.0 - np.cos(q)) * self._rise + q * self._slide, np.float64
+        )
 
 
-class _Motion:
-    """A joint's matrix as a sum of constant ones: of 1, q (sliding) or of 1, sin q, 1 - cos q (turning; the
-    formula of Rodrigues)."""
-
-    def __init__(self, model: RobotModel, joint: Joint) -> None:
-        self.follows = model.followed(joint)
-        self._gain, self._offset = 1.0, 0.0
-        joints, link = model.joints, joint
-        while link.mimic is not None:
-            leader, multiplier, offset = link.mimic
-            self._offset += self._gain * offset
-            self._gain *= multiplier
-            link = joints[leader]
-        self._moves, self._slides = joint.moves, joint.type == PRISMATIC
-        self._rest = joint.origin
-        self._first, self._second = np.zeros((4, 4)), np.zeros((4, 4))
-        if self._slides:
-            self._first[:3, 3] = joint.origin[:3, :3] @ joint.axis
-        elif self._moves:
-            x, y, z = joint.axis
-            cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-            self._first[:3, :3] = joint.origin[:3, :3] @ cross
-            self._second[:3, :3] = joint.origin[:3, :3] @ cross @ cross
-
-    def matrices(self, position: Values) -> Values:
-        """[T, 4, 4] for positions [T], or [1, 4, 4] for a joint that does not move."""
-        if not self._moves:
-            return self._rest[None]
-        q = (self._gain * position + self._offset)[:, None, None]
-        if self._slides:
-            return self._rest + q * self._first
-        return self._rest + np.sin(q) * self._first + (1.0 - np.cos(q)) * self._second
+def _gain(model: RobotModel, joint: Joint) -> tuple[float, float]:
+    """Factor and offset from the position that moves ``joint`` to its own; 0 for one that does not move."""
+    if not joint.moves:
+        return 0.0, 0.0
+    gain, offset, joints = 1.0, 0.0, model.joints
+    while joint.mimic is not None:
+        leader, multiplier, more = joint.mimic
+        offset += gain * more
+        gain *= multiplier
+        joint = joints[leader]
+    return gain, offset

@@ -67,7 +67,7 @@ class Visual:
 class RobotModel:
     """A robot: links in order of the tree, from the root on, and the joint above each but the root.
 
-    ``above`` and ``frames`` (:meth:`frame_of`) are keyed by link. ``root`` is the link that hangs on no joint.
+    ``above`` and ``frames`` (:meth:`frame_of`) are keyed by link, ``root`` is the one that hangs on no joint.
     """
 
     name: str
