@@ -31,6 +31,12 @@ class Finding:
     remedy: str = ""
 
 
+def named(things: Iterable[object], most: int = 6) -> str:
+    """``0, 1, 2 and 5 more``: the first ``most`` of things, as many as a sentence can take."""
+    texts = [str(thing) for thing in things]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+
+
 def ok(part: str, found: str, expected: str = "") -> Finding:
     """All is well with ``part``."""
     return Finding(Level.OK, part, found, expected)

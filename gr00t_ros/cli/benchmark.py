@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gr00t_model.errors import BackendError
-from gr00t_ros.cli.subjects import MISTAKES, Subject, add_subject, explain, recorded, subject_of
+from gr00t_ros.cli.subjects import (
+    INTERRUPTED,
+    MISTAKES,
+    Subject,
+    add_subject,
+    explain,
+    recorded,
+    subject_of,
+)
 
 if TYPE_CHECKING:
     from gr00t_model.inference.opening import Request
@@ -29,7 +37,6 @@ OBSERVATIONS = 16
 REPEATS_ON_GPU, REPEATS_ON_CPU = 200, 20
 # A common camera's.
 IMAGE_SIZE = (480, 640)
-INTERRUPTED = 130
 
 
 @dataclass

@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from gr00t_model.errors import BackendError
-from gr00t_ros.cli.subjects import MISTAKES, Subject, add_subject, explain, recorded, subject_of
+from gr00t_ros.cli.subjects import (
+    INTERRUPTED,
+    MISTAKES,
+    Subject,
+    add_subject,
+    explain,
+    recorded,
+    subject_of,
+)
 
 if TYPE_CHECKING:
     from gr00t_model.inference.trt.manifest import Manifest
@@ -29,8 +37,6 @@ if TYPE_CHECKING:
 DESCRIPTION = __doc__
 PRECISIONS = ("auto", "bf16", "int8", "fp8", "nvfp4")
 OBSERVATIONS = 16
-# As the shell has it for a program that SIGINT ended.
-INTERRUPTED = 130
 # Seconds between two states of the progress bar: a log file should not fill up with them.
 _ON_TERMINAL, _IN_LOG = 0.5, 15.0
 

@@ -12,16 +12,13 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from gr00t_ros import findings
 from gr00t_ros.cli import evaluating
-from gr00t_ros.cli.subjects import MISTAKES, Subject, add_subject, explain
+from gr00t_ros.cli.subjects import INTERRUPTED, MISTAKES, Subject, add_subject, explain, terminable
 from gr00t_ros.data.lerobot import LeRobotDataset
 from gr00t_ros.errors import Gr00tRosError
 from gr00t_ros.findings import Finding, Level
@@ -32,7 +29,6 @@ DESCRIPTION = __doc__
 MISTAKE = 1
 # Apart from a mistake, so that a script can tell "not good enough" from "not evaluated".
 MISSED = 3
-INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         _check_files(options)
-        with _terminable():
+        with terminable():
             if options.checkpoint is None:
                 return _describe(options)
             return _evaluate(options)
@@ -113,7 +109,7 @@ def _describe(options: argparse.Namespace) -> int:
     print(findings.table(found, _width()))
     if options.json is not None:
         values = {**evaluating.about(dataset), "findings": evaluating.plain(found)}
-        evaluating.write_json(options.json, values)
+        evaluating.write(options.json, values)
     return MISSED if findings.worst(found) is Level.FAIL else 0
 
 
@@ -154,7 +150,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.json is not None:
         values = evaluating.content(subject, dataset, policy, evaluation, summary)
         values |= {"limit": options.limit, "wanted": asdict(wanted), "missed": missed}
-        evaluating.write_json(options.json, {**values, "findings": evaluating.plain(found)})
+        evaluating.write(options.json, {**values, "findings": evaluating.plain(found)})
     if options.plot is not None:
         from gr00t_ros.training.plotting import plot
 
@@ -185,17 +181,7 @@ def _look(options: argparse.Namespace, dataset: LeRobotDataset, subject: Subject
     return found
 
 
-# ---- options and signals -------------------------------------------------------------------------
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does: with the figures so far."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+# ---- options -------------------------------------------------------------------------------------
 
 
 def _check_files(options: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from gr00t_ros.cli.subjects import Subject, subject_of
 from gr00t_ros.data.lerobot import LeRobotDataset
+from gr00t_ros.data.whole_files import write_json
 from gr00t_ros.findings import Finding
 from gr00t_ros.robot import RobotConfig
 
@@ -144,11 +145,9 @@ def plain(found: Sequence[Finding]) -> list[dict[str, Any]]:
     return [{**asdict(finding), "level": finding.level.name} for finding in found]
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
+def write(path: Path, values: Mapping[str, Any]) -> None:
     """All or nothing. Raises OSError."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, values)
     tell(f"wrote {path}")
 
 

@@ -11,21 +11,16 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from gr00t_ros.cli.subjects import MISTAKES, explain
+from gr00t_ros.cli.subjects import INTERRUPTED, MISTAKES, explain, terminable
 
 if TYPE_CHECKING:
     from gr00t_ros.training.options import Options
     from gr00t_ros.training.running import Outcome, Run
-
-# As the shell has it for a program that SIGINT ended.
-INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     given = _parser().parse_args(argv)
     command = ["finetune", *(sys.argv[1:] if argv is None else argv)]
     try:
-        with _terminable():
+        with terminable():
             run = _prepare(given)
             if given.plan:
                 _print(run.plan())
@@ -82,20 +77,6 @@ def _print(lines: Sequence[str], file: TextIO | None = None) -> None:
 def _tell(line: str) -> None:
     """On the way, beside the progress; stdout is left for the result."""
     print(line, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM is as Ctrl-C: clusters send it before they take a machine back."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _log_once() -> None:

@@ -8,6 +8,9 @@ anything slow begins.
 from __future__ import annotations
 
 import argparse
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 # What a person can cause, and is told in one line.
 MISTAKES = (Gr00tError, Gr00tRosError, OSError)
+# The exit code that the shell has for a program that SIGINT ended.
+INTERRUPTED = 130
 OBSERVATIONS_SUFFIX = ".safetensors"
 
 
@@ -109,6 +114,16 @@ def recorded(source: Path | None, subject: Subject, count: int) -> ObservationSe
         found = recorded_observations(source, subject.processor, subject.tag, count, robot=subject.robot)
     found.check_fit(subject.processor, subject.tag, read_config(subject.directory))
     return found
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends the work as Ctrl-C does: clusters send it before they take a machine back."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def explain(command: str, error: BaseException) -> str:

@@ -110,9 +110,12 @@ def _sync(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes ``value``; numbers that JSON does not have (NaN) are refused with ValueError."""
+    """Writes ``value`` into a file that is whole or as it was; numbers that JSON does not have (NaN) are
+    refused with ValueError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    partial = path.with_name(f".{path.name}{SUFFIX}")
+    partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def write_json_lines(path: Path, values: Iterator[Any] | list[Any]) -> None:

@@ -17,7 +17,7 @@ from gr00t_ros.data import rates
 from gr00t_ros.data.lerobot import Episode, LeRobotDataset
 from gr00t_ros.data.windows import WindowReader
 from gr00t_ros.errors import DatasetError
-from gr00t_ros.findings import Finding, fail, ok, warn
+from gr00t_ros.findings import Finding, fail, named, ok, warn
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.training.dataset_survey import Survey
 
@@ -123,19 +123,18 @@ class Fit:
         rows = {number: len(self._reader.rows_in(length)) for number, length in found.lengths.items()}
         useless = [number for number, count in rows.items() if not count]
         short = [number for number, count in rows.items() if 0 < count < horizon]
-        listed = ", ".join(map(str, (useless or short)[:6]))
         total = len(rows)
         if useless:
             yield (fail if len(useless) == total else warn)(
                 "length",
-                f"{len(useless)} of {total} episodes are too short for one observation ({listed})",
+                f"{len(useless)} of {total} episodes are too short for one observation ({named(useless)})",
                 "the past that the policy looks at, and an action",
                 "they are left out",
             )
         if short:
             yield warn(
                 "length",
-                f"{len(short)} of {total} episodes are shorter than the horizon ({listed})",
+                f"{len(short)} of {total} episodes are shorter than the horizon ({named(short)})",
                 f"{horizon} rows and more",
                 "their chunks are cut short: record longer episodes, or train with a shorter horizon",
             )

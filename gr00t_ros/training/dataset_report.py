@@ -9,7 +9,7 @@ with one robot or one checkpoint is in ``dataset_fit.py``.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ from gr00t_ros.data import rates
 from gr00t_ros.data.lerobot import LeRobotDataset
 from gr00t_ros.data.video import probe
 from gr00t_ros.errors import DatasetError
-from gr00t_ros.findings import Finding, Level, fail, ok, warn
+from gr00t_ros.findings import Finding, Level, fail, named, ok, warn
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.training import dataset_fit
 from gr00t_ros.training.dataset_survey import (
@@ -39,8 +39,8 @@ if TYPE_CHECKING:  # which brings torch: what is in a dataset is told without it
 COPIED = 0.999
 # Videos whose headers are looked at, per camera: the first, the middle and the last episode's.
 _HEADERS = 3
-# Names and numbers that a sentence lists before it says how many more there are.
-_LISTED = 6
+# Reasons why episodes cannot be read that get a line each.
+_REASONS = 6
 # Characters of an instruction that are shown.
 _TEXT = 60
 _CAMERA = "observation.images."
@@ -80,12 +80,6 @@ def report(
     return [*findings, *_pair(found), *fit.findings(found)]
 
 
-def named(numbers: Iterable[object], most: int = _LISTED) -> str:
-    """``0, 1, 2 and 5 more``."""
-    texts = [str(number) for number in numbers]
-    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
-
-
 # ---- episodes and time ---------------------------------------------------------------------------
 
 
@@ -93,11 +87,11 @@ def _episodes(found: Survey) -> Iterator[Finding]:
     reasons: dict[str, list[int]] = {}
     for number, reason in found.unreadable.items():
         reasons.setdefault(reason, []).append(number)
-    for reason, numbers in list(reasons.items())[:_LISTED]:
+    for reason, numbers in list(reasons.items())[:_REASONS]:
         yield fail(
             f"episode {named(numbers)}", reason, "rows that can be read", "mend it, or leave the episode out"
         )
-    if len(reasons) > _LISTED:
+    if len(reasons) > _REASONS:
         yield fail(
             "episodes",
             f"{len(found.unreadable)} cannot be read",

@@ -23,6 +23,7 @@ from gr00t_ros.data.lerobot import Episode
 from gr00t_ros.data.statistics import KEPT_VALUES, RunningStatistics
 from gr00t_ros.data.windows import WindowReader
 from gr00t_ros.errors import DatasetError
+from gr00t_ros.findings import named
 from gr00t_ros.training.samples import DatasetSource, OpenSource
 
 _LOG = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ class _Embodiment:
             low, high = np.asarray(entry["min"], np.float64), np.asarray(entry["max"], np.float64)
             constant = np.flatnonzero(low == high).tolist()
             if constant:
-                which = f"number {_listed(constant)}" if len(constant) < len(low) else "all of it"
+                which = f"number {named(constant)}" if len(constant) < len(low) else "all of it"
                 report(f"{self.tag}: {kind}.{key} never changes ({which}); nothing is learned from that")
         groups["relative_action"] = {key: self._per_step(key, report) for key in self.steps}
         return groups
@@ -190,9 +191,4 @@ def _difference(action: ActionConfig, key: str, episode: Episode, values: Array,
 def _episodes(numbers: Sequence[int], total: int) -> str:
     if len(numbers) == total:
         return "all episodes"
-    return f"episode{'s' if len(numbers) > 1 else ''} {_listed(numbers)}"
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    shown = ", ".join(map(str, numbers[:8]))
-    return shown if len(numbers) <= 8 else f"{shown} and {len(numbers) - 8} more"
+    return f"episode{'s' if len(numbers) > 1 else ''} {named(numbers)}"

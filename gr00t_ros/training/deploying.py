@@ -19,13 +19,13 @@ import torch
 
 from gr00t_model import Gr00tN1d6, Gr00tN1d6Config, Gr00tProcessor
 from gr00t_model.checkpoint import save_tensors
+from gr00t_ros.data.whole_files import write_json
 from gr00t_ros.errors import RobotConfigError
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.training.lora import deployed_value
 from gr00t_ros.training.options import TrainingError
 from gr00t_ros.training.preparing import Recording
 from gr00t_ros.training.provenance import PROVENANCE_FILE
-from gr00t_ros.training.saving import write_json
 
 ROBOT_FILE = "robot.yaml"
 # In front of any comment; alone in its line, or with others in braces.

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from gr00t_model.tensor_files import CONFIG_FILE
+from gr00t_ros.data.whole_files import write_json
 from gr00t_ros.training.options import TrainingError
 
 RUN_FILE = "run.json"
@@ -275,13 +276,6 @@ def check_space(output: Path, bytes_each: int, keep: int, present: int = 0) -> N
             f"({bytes_each / 1e9:.1f} GB each), {free / 1e9:.1f} GB are free; make room, choose another "
             "disk, or keep fewer with --keep"
         )
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a file that is whole or not there."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def total_bytes(paths: Iterable[Path]) -> int:
