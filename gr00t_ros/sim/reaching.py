@@ -71,6 +71,7 @@ class ReachingTask:
         self.named, self.instruction = episode.named, episode.instruction
         self.changed_s: float | None = None
         self.touched_s: float | None = None
+        self._outcome = RUNNING
         self._first_way = self._way()
         self._begun_s = self.arm.time
         return episode
@@ -87,7 +88,10 @@ class ReachingTask:
 
     @property
     def outcome(self) -> str:
-        """``running``, ``success``, ``wrong object`` or ``time limit``."""
+        """``running``, ``success``, ``wrong object`` or ``time limit``; once it is decided it stays."""
+        return self._outcome
+
+    def _judge(self) -> str:
         if self.touched:
             return SUCCESS if self.touched == self._asked else WRONG
         left = TIME_LIMIT - (self.time - (self.changed_s or 0.0))
@@ -102,6 +106,8 @@ class ReachingTask:
             self.arm.step(tick)
             if self.touched and self.touched_s is None:
                 self.touched_s = self.time
+            if self._outcome == RUNNING:
+                self._outcome = self._judge()
 
     def target(self) -> tuple[Values, float]:
         """The named object: its centre [3] and the height of its top, m."""
