@@ -11,6 +11,7 @@ import contextlib
 import errno
 import multiprocessing
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ class Failed:
 
 
 Outcome = Converted | Failed
+# How long the reading thread may keep the interpreter to itself when an encoder's wants it, as it does for
+# microseconds, many times a frame. By default it waits for 5 ms, in which two frames are encoded.
+_SWITCH_INTERVAL_S = 0.0005
 # How often it is looked whether to stop, s.
 _LOOK_EVERY = 0.5
 # Called with the number of a job and how far it is.
@@ -143,10 +147,14 @@ def _one_by_one(
 
 
 def _outcome(job: Job, tell: Callable[[Progress], None]) -> Outcome:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
         return convert_bag(job, tell)
     except Gr00tRosError as error:
         return Failed(str(job.bag), str(error), final=_is_full(error))
+    finally:
+        sys.setswitchinterval(before)
 
 
 def _is_full(error: BaseException | None) -> bool:

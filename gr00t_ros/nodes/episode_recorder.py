@@ -26,6 +26,7 @@ from std_srvs.srv import Trigger
 
 from gr00t_ros.causes import CauseLog, one_line
 from gr00t_ros.errors import Gr00tRosError, RecordingError
+from gr00t_ros.freed_memory import keep_freed_memory
 from gr00t_ros.instruction import Instruction
 from gr00t_ros.msg import EpisodeEvent
 from gr00t_ros.nodes.arrivals import Arrivals
@@ -372,6 +373,7 @@ class EpisodeRecorder(Node):
 
 def _body(arguments: list[str], stop: threading.Event) -> int:
     refuse_arguments(arguments)
+    keep_freed_memory()
     node = EpisodeRecorder()
     try:
         executor = SingleThreadedExecutor()

@@ -22,10 +22,10 @@ from rosbags.rosbag2.storage_mcap import McapWriter
 from gr00t_ros.recording.names import RECORDING
 from gr00t_ros.zstd import ZSTANDARD, zstd_library
 
-# zstd's own default takes ten to thirty times as long for pictures, which their noise keeps from becoming
-# smaller (640x480: 12 to 30 ms at level 3, 0.7 to 2.6 ms at this one); joint states shrink to an eighth at
-# both.
-LEVEL = -1
+# zstd's own default takes thirty times as long for pictures, which their noise keeps from becoming much
+# smaller (640x480: 13 ms at level 3, up to 3 ms at -1, at most 0.6 ms at this one). Rendered pictures still
+# shrink to a hundredth, joint states to a seventh (an eighth at level 3).
+LEVEL = -7
 # A chunk is closed when it is larger, as by rosbags.
 CHUNK_BYTES = 2**20
 # A message record: opcode, length, channel, sequence number, log time, publish time, then the message.

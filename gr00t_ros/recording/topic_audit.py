@@ -25,8 +25,9 @@ class TopicAudit:
     ``gaps`` counts those that exceeded ``max_age``, and ``stale`` is the share of the episode in which the
     newest message was older than that (both 0 where there is no ``max_age``). ``offset_*`` are arrival minus
     stamp, None without a header. ``dropped`` messages came and could not be written in time, ``lost`` ones
-    were published and never came. ``zero_stamps``, ``backwards`` (a time before that of the last message) and
-    ``ahead`` (stamped later than ``max_ahead`` after arrival; None where stamps mean nothing) count messages.
+    were published and never came. ``zero_stamps``, ``backwards`` (a time more than ``max_age`` before the
+    newest) and ``ahead`` (stamped more than ``max_ahead`` after arrival; None where stamps mean nothing)
+    count messages.
     """
 
     topic: str
@@ -104,10 +105,12 @@ class TopicWatch:
         if self.messages == 0:
             self._first_arrival, self._first_ns = receive_ns, time_ns
             self._gap(receive_ns - self._start_ns)
-        elif time_ns < self._last_ns:
-            self._backwards += 1
-        else:
+        elif time_ns >= self._last_ns:
             self._gap(time_ns - self._last_ns)
+        elif self._last_ns - time_ns > (self._max_age_ns or 0):
+            self._backwards += 1
+        else:  # of another publisher, say: the converter puts it in its place
+            time_ns = self._last_ns
         self._last_arrival, self._last_ns = receive_ns, time_ns
         self._count_lost(sequence)
         self.messages += 1

@@ -67,6 +67,8 @@ def test_gaps_are_of_the_stamps_and_count_the_ends_of_the_episode() -> None:
 def test_odd_stamps_are_counted() -> None:
     audit = watched([10, 50, 90, 130], [10, -(10**6), 90, 130], stop_ms=150)
     assert audit.backwards == 1
+    # Two publishers, the one 5 ms behind the other, are no clock that was set back.
+    assert watched([10, 12, 30, 32], [10, 5, 30, 25], stop_ms=50).backwards == 0
     zero = TopicWatch("/c", "t", has_header=True, start_ns=START_NS, expected=STAMPED)
     zero.add(START_NS + MS, message(0), None)
     zero.add(START_NS + 2 * MS, b"\0\1\0\0", None)
@@ -107,16 +109,17 @@ def test_it_equals_what_one_says_who_sees_everything(steps: list[tuple[int, int]
     stop = (arrivals[-1] if arrivals else 0) + tail_ms
     audit = watched(arrivals, stamps, stop_ms=stop)
     edges = [arrivals[0], tail_ms] if arrivals else [stop]
-    between = np.diff(stamps)
-    gaps = np.array([*edges, *between[between >= 0]])
+    # A little late is not back: 60 ms, of a max_age of 200.
+    between = np.diff(np.maximum.accumulate(stamps)) if stamps else np.array([])
+    gaps = np.array([*edges, *between])
     assert audit.messages == len(steps)
     assert audit.longest_gap == pytest.approx(gaps.max(initial=0) / 1000)
     assert audit.gaps == int((gaps > 200).sum())
-    assert audit.backwards == int((between < 0).sum())
+    assert audit.backwards == 0
     stale = np.maximum(gaps - 200, 0).sum() / max(stop, 1e-6)
     assert audit.stale == pytest.approx(min(1.0, stale))
     if steps:
         assert audit.offset_mean == pytest.approx(np.mean([delay for _, delay in steps]) / 1000)
         assert audit.offset_max == pytest.approx(max(delay for _, delay in steps) / 1000)
-    if len(steps) > 1 and stamps[-1] > stamps[0]:
-        assert audit.rate == pytest.approx(1000 * (len(steps) - 1) / (stamps[-1] - stamps[0]))
+    if len(steps) > 1 and max(stamps) > stamps[0]:
+        assert audit.rate == pytest.approx(1000 * (len(steps) - 1) / (max(stamps) - stamps[0]))
