@@ -69,7 +69,7 @@ class JointReader:
                 "expected one each"
             )
         values = np.asarray(field, np.float64)[self._places]
-        _refuse_non_finite(values, self._joints, self._source, self._field)
+        refuse_non_finite(values, self._joints, self._source, self._field)
         return values
 
     def _find(self, names: list[str]) -> NDArray[np.intp] | None:
@@ -97,27 +97,37 @@ def _read_array(msg: Any, source: StateSource, name: str) -> Values:
             f"{name}: found an array of {size} values, expected more than {max(source.indices)}"
         )
     values = np.asarray(msg.data, np.float64)[list(source.indices)]
-    _refuse_non_finite(values, source.joints, name, "data")
+    refuse_non_finite(values, source.joints, name, "data")
     return values
 
 
 def _read_pose(msg: Any, source: StateSource, name: str) -> Values:
-    if source.frame_id and msg.header.frame_id != source.frame_id:
-        raise MessageError(
-            f"{name}: found a pose in frame {msg.header.frame_id!r}, expected {source.frame_id!r}"
-        )
+    position, quaternion = pose_of(msg, source.frame_id, name)
+    quaternion /= np.linalg.norm(quaternion)
+    return np.concatenate([position, from_quaternion(quaternion, source.rotation)])
+
+
+def pose_of(msg: Any, frame_id: str, name: str) -> tuple[Values, Values]:
+    """Position [3] and quaternion [4] (x, y, z, w; of length 1 but for rounding) of a PoseStamped.
+
+    Raises MessageError for another frame than ``frame_id`` (empty: any is right), and for values that are no
+    pose.
+    """
+    if frame_id and msg.header.frame_id != frame_id:
+        raise MessageError(f"{name}: found a pose in frame {msg.header.frame_id!r}, expected {frame_id!r}")
     position, orientation = msg.pose.position, msg.pose.orientation
     xyz = np.array([position.x, position.y, position.z], np.float64)
     quaternion = np.array([orientation.x, orientation.y, orientation.z, orientation.w], np.float64)
-    _refuse_non_finite(xyz, ("x", "y", "z"), name, "position")
-    _refuse_non_finite(quaternion, ("x", "y", "z", "w"), name, "orientation")
+    refuse_non_finite(xyz, ("x", "y", "z"), name, "position")
+    refuse_non_finite(quaternion, ("x", "y", "z", "w"), name, "orientation")
     norm = float(np.linalg.norm(quaternion))
     if abs(norm - 1.0) > _QUATERNION_TOLERANCE:
         raise MessageError(f"{name}: found a quaternion of length {norm:.3g}, expected 1")
-    return np.concatenate([xyz, from_quaternion(quaternion / norm, source.rotation)])
+    return xyz, quaternion
 
 
-def _refuse_non_finite(values: Values, names: Sequence[str], source: str, field: str) -> None:
+def refuse_non_finite(values: Values, names: Sequence[str], source: str, field: str) -> None:
+    """Raises MessageError with the names of the values [D] that are no numbers."""
     if not np.isfinite(values).all():
         wrong = [
             f"{name} is {value}" for name, value in zip(names, values, strict=True) if not np.isfinite(value)

@@ -17,7 +17,6 @@ that is too old, incomplete or not finite is no command.
 from __future__ import annotations
 
 import bisect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -44,7 +43,7 @@ from gr00t_ros.robot_types import (
     TWIST_STAMPED,
 )
 from gr00t_ros.rotations import from_quaternion, to_quaternion
-from gr00t_ros.state_reading import JointReader, Reader, stamp_ns
+from gr00t_ros.state_reading import JointReader, Reader, pose_of, refuse_non_finite, stamp_ns
 from gr00t_ros.units import to_si
 
 Values = NDArray[np.float64]
@@ -54,8 +53,6 @@ Measured = Mapping[str, float]
 # Commands kept of a group: those since the newest frame, and one before it. A controller takes at most one in
 # each of its periods, and a frame is no further back than the reordering of messages reaches.
 _MAX_KEPT = 4096
-# As for measured poses.
-_QUATERNION_TOLERANCE = 0.02
 
 
 class _Held(Protocol):
@@ -229,19 +226,7 @@ def _read_array(msg: Any, group: ActionGroupConfig, path: str) -> Values:
 
 
 def _read_pose(msg: Any, group: ActionGroupConfig, path: str) -> Values:
-    if msg.header.frame_id != group.frame_id:
-        raise MessageError(
-            f"{path}: found a pose in frame {msg.header.frame_id!r}, expected {group.frame_id!r}"
-        )
-    position, orientation = msg.pose.position, msg.pose.orientation
-    values = np.array(
-        [*(getattr(position, c) for c in "xyz"), *(getattr(orientation, c) for c in "xyzw")], np.float64
-    )
-    _finite(values, group.names, path)
-    length = float(np.linalg.norm(values[3:]))
-    if abs(length - 1.0) > _QUATERNION_TOLERANCE:
-        raise MessageError(f"{path}: found a quaternion of length {length:.3g}, expected 1")
-    return values
+    return np.concatenate(pose_of(msg, group.frame_id, path))
 
 
 def _read_twist(msg: Any, group: ActionGroupConfig, path: str) -> Values:
@@ -257,9 +242,7 @@ def _read_twist(msg: Any, group: ActionGroupConfig, path: str) -> Values:
 
 
 def _finite(values: Values, names: Sequence[str], path: str) -> Values:
-    if not np.isfinite(values).all():
-        wrong = [f"{n} is {v}" for n, v in zip(names, values, strict=True) if not math.isfinite(v)]
-        raise MessageError(f"{path}: {', '.join(wrong)} in a command, expected finite values")
+    refuse_non_finite(values, names, path, "a command")
     return values
 
 

@@ -107,8 +107,11 @@ class BagRows:
             "language": _Keys(("task",)),
         }
         self._builder = ObservationBuilder(robot, modality)
-        # The newest message of each topic with positions of joints.
-        self._joints: dict[str, Any] = {s.topic: None for s in robot.state.values() if s.type == JOINT_STATE}
+        # How long (ns) a message of each topic with joints counts, and the newest with its time.
+        states = [state for state in robot.state.values() if state.type == JOINT_STATE]
+        self._joint_ages = {state.topic: round(state.max_age * _NS) for state in states}
+        self._joints: dict[str, tuple[int, Any]] = {}
+        self._now_ns = 0  # time of the message under way
         self._cameras = {source.topic for source in robot.video.values()}
         self._commands: Mapping[str, Commands] = self._actions.by_topic if self._actions else {}
         self._times = MessageTimes(bag, robot, self._commands, self._feed)
@@ -173,19 +176,22 @@ class BagRows:
 
     def _feed(self, stored: Stored) -> None:
         message = self._bag.types.decode(stored.type, stored.data, stored.topic)
-        if self._builder.add(stored.topic, message, stored.receive_ns) and stored.topic in self._joints:
-            self._joints[stored.topic] = message
+        if self._builder.add(stored.topic, message, stored.receive_ns) and stored.topic in self._joint_ages:
+            self._joints[stored.topic] = self._now_ns, message
 
     def _measured(self) -> dict[str, float]:
         """Where the joints were last, in SI by name, as far as they were measured lately."""
         found: dict[str, float] = {}
-        for message in self._joints.values():
-            if message is not None and len(message.position) == len(message.name):
-                found.update(zip(message.name, (float(value) for value in message.position), strict=True))
-        return found
+        for topic, (time_ns, message) in self._joints.items():
+            if self._now_ns - time_ns <= self._joint_ages[topic] and len(message.position) == len(
+                message.name
+            ):
+                found.update(zip(message.name, map(float, message.position), strict=True))
+        return {joint: value for joint, value in found.items() if math.isfinite(value)}
 
     def _take(self, event: Timed[Stored]) -> None:
         stored, topic = event.item, event.item.topic
+        self._now_ns = event.time_ns
         if stored.type == EVENT_TYPE:
             if self.rule == MARKS:
                 self._mark(stored)
@@ -216,7 +222,7 @@ class BagRows:
         self._end_part(because)
         self.notes.append(because)
         self._builder.clear()
-        self._joints = dict.fromkeys(self._joints)
+        self._joints.clear()
         if self._actions is not None:
             self._actions.clear()
         self._start, self._frame_ns, self._begin_ns = None, 0, 0

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gr00t_ros.data.bag_rows import PHASE
 from gr00t_ros.errors import NotReady
 from gr00t_ros.observation import ObservationBuilder
-from support_bags import FRONT, GRIPPER, JOINTS, NS, START, WRIST, BagMaker, picture, told
+from support_bags import ARM, FRONT, GRIPPER, JOINTS, NS, START, WRIST, BagMaker, picture, told
 from support_messages import modality
 from support_rows import STEP, config, read, seconds, written
 
@@ -53,6 +53,25 @@ def test_the_first_trajectory_begins_where_the_joints_are(tmp_path: Path) -> Non
     # Straight from 0.5 to 1.5 in four steps, evaluated one step after each frame.
     expected = np.minimum(0.5 + 0.25 * np.arange(1, 9), 1.5)
     np.testing.assert_allclose([row.action["arm"][0] for row in rows], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("odd", ["long ago", "not a number"])
+def test_where_joints_are_is_not_known_from_what_is_old_or_no_number(tmp_path: Path, odd: str) -> None:
+    """Then a first trajectory has no value before its first point."""
+    maker = told(BagMaker()).run(1.0)
+    maker.messages = [m for m in maker.messages if m[0] != ARM]
+    if odd == "long ago":
+        maker.messages = [m for m in maker.messages if not (m[0] == JOINTS and 0.3 < seconds(m[2]) < 0.55)]
+    else:  # of a joint that is commanded, and no state: the message is used
+        for topic, _, _, message in maker.messages:
+            if topic == JOINTS:
+                message.position[1] = np.nan
+    maker.trajectory(0.5, [(0.2, (1.5, 0.5), ())])
+    robot = config(recording__max_command_age=0.0, state__arm__joints=["shoulder"])
+    [(_, rows)], _ = read(written(tmp_path, maker), robot)
+    # The point is due at 0.7 s, and an action is what is commanded one step after its frame.
+    assert seconds(rows[0].t_obs_ns) == pytest.approx(0.65)
+    assert {tuple(row.action["arm"]) for row in rows} == {(1.5, 0.5)}
 
 
 def test_header_or_receive_time_as_the_yaml_says(tmp_path: Path) -> None:
