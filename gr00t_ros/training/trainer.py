@@ -25,6 +25,7 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback, Trai
 from gr00t_model import Gr00tN1d6
 from gr00t_model.errors import CheckpointError
 from gr00t_model.network.action_head import MASK_EPS
+from gr00t_model.network.inputs import Checked, check
 from gr00t_model.tensor_files import Spec, write_tensors
 from gr00t_ros.training import saving
 from gr00t_ros.training.collate import to_device
@@ -131,7 +132,9 @@ class Finetuner(Trainer):
         return summed.tolist()
 
     def _prepare_inputs(self, inputs: Batch) -> Batch:
-        return to_device(inputs, self.args.device)
+        # Here, while they are in main memory: on a GPU the host would wait for it to see their values.
+        seen = check(inputs, self.model.config, training=True, raw_pixels=True)
+        return to_device({**inputs, **seen}, self.args.device)
 
     # ---- loss ------------------------------------------------------------------------------------
 
@@ -148,7 +151,7 @@ class Finetuner(Trainer):
         parts and processes instead, the shares add up to the loss of the batch as if it were computed in one
         go, however unevenly real actions are spread over them.
         """
-        given = {name: value for name, value in inputs.items() if name not in ("noise", "time")}
+        given = Checked({name: value for name, value in inputs.items() if name not in ("noise", "time")})
         results = model(given, inputs["noise"], inputs["time"])
         if num_items_in_batch is None:
             loss = results["loss"]
