@@ -1,50 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the recorder's thread makes of messages that have waited."""
+"""The recorder's subscriptions follow the publishers, and nothing that has come is lost when they do."""
 
 from __future__ import annotations
-
-from collections import deque
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
+import rclpy
+from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data
+from std_msgs.msg import String
+
 from gr00t_ros.nodes import recorded_topics
+from gr00t_ros.nodes.arrivals import Arrivals
+from support_processes import RosGraph
+from support_recorder import delivered
 
 pytestmark = pytest.mark.ros
 
 
-def test_after_a_standstill_all_topics_come_in_the_order_of_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file in another order than that of arrival would have to be sorted by who reads it, over the whole
-    standstill."""
-    waiting = {
-        "/frames": deque([30, 130]),
-        "/joints": deque([10, 20, 110, 120]),
-        "/commands": deque([25, 125]),
-    }
-    monkeypatch.setattr(
-        recorded_topics,
-        "taken",
-        lambda topic: (b"", waiting[topic].popleft()) if waiting[topic] else None,
-    )
-    monkeypatch.setattr(recorded_topics, "sequence", lambda info: 0)
-    got: list[tuple[str, int]] = []
-    node: Any = None
-    arrivals: Any = SimpleNamespace(of=lambda info: info)
+def test_what_waits_at_a_subscription_that_is_replaced_is_taken_first(
+    graph: RosGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorded_topics, "TAKE_PERIOD_S", 1000.0)  # whoever takes is late
+    robot = rclpy.create_node("robot", context=graph.node.context)
+    taken: list[str] = []
     topics = recorded_topics.RecordedTopics(
-        node,
-        {},
-        arrivals=arrivals,
+        graph.node,
+        {"/a": "std_msgs/msg/String"},
+        arrivals=Arrivals(graph.node),
         everything=False,
         ignored=(),
-        sink=lambda topic, data, at_ns, number: got.append((topic, at_ns)),
-        connected=lambda *_: None,
-        odd=lambda *_: None,
+        sink=lambda topic, data, receive_ns, number: taken.append(topic),
+        connected=lambda topic, kind, offered: None,
+        odd=lambda topic, text: None,
     )
-    for topic in waiting:
-        topics._entries[topic] = SimpleNamespace(subscription=topic, offered=(None,))
-    topics._take()
-    assert [at_ns for _, at_ns in got] == [10, 20, 25, 30, 110, 120, 125, 130]
-    assert [topic for topic, _ in got][:4] == ["/joints", "/joints", "/commands", "/frames"]
+
+    def asked_for(reliability: ReliabilityPolicy) -> bool:
+        topics.look()
+        entry = topics._entries.get("/a")
+        return entry is not None and entry.profile[0] == reliability
+
+    try:
+        publisher = robot.create_publisher(String, "/a", 10)
+        graph.wait_until(lambda: asked_for(ReliabilityPolicy.RELIABLE), "a subscription")
+        graph.wait_until(publisher.get_subscription_count, "the publisher to know it")
+        topics.begin()
+        publisher.publish(String(data="waits"))
+        delivered(publisher)
+        robot.create_publisher(String, "/a", qos_profile_sensor_data)
+        graph.wait_until(lambda: asked_for(ReliabilityPolicy.BEST_EFFORT), "another subscription")
+        assert taken == ["/a"]
+    finally:
+        topics.close()
+        robot.destroy_node()
