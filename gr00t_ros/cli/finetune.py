@@ -272,6 +272,13 @@ def _add_regularisers(group: argparse._ArgumentGroup) -> None:
         help="0 0 0 0 switches it off",
     )
     add("--random-rotation", type=float, metavar="DEGREES", help="of images, either way")
+    add(
+        "--pointing",
+        metavar="STATE[:CAMERA]",
+        help="also learn which image token the named thing is on: STATE holds its (u, v) in the camera's "
+        "picture, from 0 to 1, and is no input of the network",
+    )
+    add("--pointing-weight", type=float, metavar="W", help="of that loss beside the actions' (default: 1)")
     add("--dropout", type=float, metavar="P", help="in the diffusion transformer")
     add("--image-edge", type=int, metavar="PIXELS", help="shortest side of the pictures, later as well")
     add("--crop-fraction", type=float, metavar="F", help="share of each side that is seen, later as well")

@@ -88,6 +88,8 @@ class ProgressLine(TrainerCallback):
         parts = []
         if "loss" in self._latest:
             parts.append(f"loss {self._latest['loss']:.4g}")
+        if "pointing_accuracy" in self._latest:
+            parts.append(f"pointing {self._latest['pointing_accuracy']:.0%}")
         if "learning_rate" in self._latest:
             parts.append(f"learning rate {self._latest['learning_rate']:.3g}")
         since, step = self._shown

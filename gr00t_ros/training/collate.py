@@ -19,6 +19,8 @@ from gr00t_ros.errors import DatasetError
 
 Inputs = dict[str, Any]
 _STACKED = ("state", "action", "action_mask", "embodiment_id")
+# Where the run points, see ``pointing.py``.
+_OPTIONAL = ("pointing",)
 
 
 def collate(
@@ -42,13 +44,14 @@ def collate(
         )
     longest = max(sample["input_ids"].shape[1] for sample in samples)
     images = [image for sample in samples for image in sample["pixel_values"]]
+    names = (*_STACKED, *(name for name in _OPTIONAL if name in samples[0]))
     if pixels == "float32":
         images = [image if image.is_floating_point() else pixels_to_float(image) for image in images]
     return {
         "input_ids": torch.cat([_pad(s["input_ids"], longest, pad) for s in samples]),
         "attention_mask": torch.cat([_pad(s["attention_mask"], longest, 0) for s in samples]),
         "pixel_values": images,
-        **{name: torch.cat([sample[name] for sample in samples]) for name in _STACKED},
+        **{name: torch.cat([sample[name] for sample in samples]) for name in names},
     }
 
 

@@ -29,6 +29,7 @@ from gr00t_model.processing.small_tokenizer import small_tokenizer
 from gr00t_model.processing.tokenizer import FileTokenizer, QwenTokenizer, load_tokenizer
 from gr00t_ros.training.lora import FROZEN_BY, adapted, add_adapters
 from gr00t_ros.training.options import PRESETS, Options
+from gr00t_ros.training.pointing import HEAD, PointingHead
 
 # `--from-scratch`: nothing is frozen.
 EVERYTHING: Mapping[str, Any] = {
@@ -156,6 +157,8 @@ def configure(model: Gr00tN1d6, options: Options) -> None:
     for name, parameter in model.named_parameters():
         if name.startswith(NOT_FOR_ACTIONS):
             parameter.requires_grad_(False)
+    if options.pointing:
+        setattr(model, HEAD, PointingHead(model.config.backbone_embedding_dim, options.seed))
     add_adapters(model, options.lora)
 
 

@@ -84,6 +84,9 @@ class Options:
         eval_episodes: held out, evenly spread over each dataset.
         image_edge: shortest side of the pictures that the network sees, pixels.
         dropout: of the diffusion transformer.
+        pointing: ``STATE[:CAMERA]``, the state that says where in the camera's picture the named thing is,
+            see ``pointing.py``.
+        pointing_weight: of that loss beside the network's own; default 1.
         precision: auto is bf16 on a GPU and fp32 on a CPU.
         device: auto, cpu or cuda.
         deepspeed: "" for none, "zero2" for the shipped configuration, or a JSON file.
@@ -126,6 +129,8 @@ class Options:
     crop_fraction: float | None = None
     image_edge: int | None = None
     dropout: float | None = None
+    pointing: str | None = None
+    pointing_weight: float | None = None
 
     workers: int = 2
     save_every: int | None = None
@@ -164,6 +169,10 @@ class Options:
         if self.image_edge is not None and self.image_edge < MIN_IMAGE_EDGE:
             raise TrainingError(
                 f"--image-edge is {self.image_edge}, expected at least {MIN_IMAGE_EDGE} pixels"
+            )
+        if self.pointing_weight is not None and not (self.pointing and self.pointing_weight > 0):
+            raise TrainingError(
+                f"--pointing-weight {self.pointing_weight:g}: expected a positive number, and --pointing"
             )
         if self.state_noise is not None and self.state_noise < 0.0:
             raise TrainingError(f"state noise is {self.state_noise:g}, expected 0 or more")

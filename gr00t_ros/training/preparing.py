@@ -29,6 +29,7 @@ from gr00t_ros.training.dataset_statistics import check_episodes, training_stati
 from gr00t_ros.training.dividing import held_out, parse_skipped, without
 from gr00t_ros.training.network import Base
 from gr00t_ros.training.options import HORIZON, Options, TrainingError
+from gr00t_ros.training.pointing import Pointing
 from gr00t_ros.training.samples import DatasetSource
 
 NEW_EMBODIMENT = "new_embodiment"
@@ -50,13 +51,14 @@ class Recording:
     robot_path: Path | None
     held_out: tuple[int, ...] = ()
     skipped: tuple[int, ...] = ()
+    pointing: Pointing | None = None
 
     @property
     def training(self) -> DatasetSource:
         """The episodes to learn from."""
         apart = {*self.held_out, *self.skipped}
         kept = tuple(number for number in self.dataset.episodes if number not in apart)
-        return DatasetSource(self.path, self.tag, self.weight, self.robot, kept if apart else None)
+        return self._source(kept if apart else None)
 
     def identity(self) -> dict[str, Any]:
         """For the record, fit for JSON."""
@@ -71,7 +73,10 @@ class Recording:
     @property
     def evaluation(self) -> DatasetSource:
         """The episodes that are held out."""
-        return DatasetSource(self.path, self.tag, self.weight, self.robot, self.held_out)
+        return self._source(self.held_out)
+
+    def _source(self, episodes: tuple[int, ...] | None) -> DatasetSource:
+        return DatasetSource(self.path, self.tag, self.weight, self.robot, episodes, self.pointing)
 
 
 def find_recordings(options: Options) -> list[Recording]:
@@ -95,7 +100,8 @@ def find_recordings(options: Options) -> list[Recording]:
         if named is not None and own is not None and robot is not None:
             check_own_robot(dataset, own, robot, named)
         tag = tag or options.embodiment_tag or (robot.embodiment_tag if robot else NEW_EMBODIMENT)
-        recording = Recording(path, tag, weight, dataset, robot, robot_path)
+        pointing = Pointing.parse(options.pointing) if options.pointing else None
+        recording = Recording(path, tag, weight, dataset, robot, robot_path, pointing=pointing)
         _check_rate(recording)
         left = without(dataset, skip)
         held = held_out(dataset, left, options.eval_episodes)
@@ -173,11 +179,19 @@ def _modality(options: Options, base: Base, recording: Recording) -> modalities.
                 f"the base brings its own configuration of {recording.tag}, with {own} steps; --horizon, "
                 "--relative and --absolute need --modality new"
             )
-        return base.processor.modality(recording.tag)
-    chosen = modalities.Representations(options.relative, options.absolute)
-    if recording.robot is not None:
-        return modalities.from_robot(recording.robot, options.horizon or HORIZON, chosen)
-    return modalities.from_dataset(recording.dataset, options.horizon or HORIZON, chosen)
+        modality: modalities.Modality = base.processor.modality(recording.tag)
+        if recording.pointing and recording.pointing.state in modality["state"].modality_keys:
+            raise TrainingError(
+                f"--pointing {options.pointing}: the base gets this state as an input; --modality new makes "
+                "a configuration without it"
+            )
+    else:
+        chosen = modalities.Representations(options.relative, options.absolute)
+        if recording.robot is not None:
+            modality = modalities.from_robot(recording.robot, options.horizon or HORIZON, chosen)
+        else:
+            modality = modalities.from_dataset(recording.dataset, options.horizon or HORIZON, chosen)
+    return modality if recording.pointing is None else recording.pointing.hidden(modality)
 
 
 def _processor(

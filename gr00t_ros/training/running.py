@@ -179,6 +179,7 @@ class Run:
             start_step=begun.step,
             interruption=interruption,
             callbacks=[ProgressLine(options.batch_size), OwnIntervals(), StopWhenAsked(interruption)],
+            pointing_weight=options.pointing_weight or 1.0,
         )
         with stoppable(interruption), explained(options):
             trainer.train(resume_from_checkpoint=begun.checkpoint and str(begun.checkpoint))

@@ -18,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gr00t_model.processing import Gr00tProcessor, ModalityConfig
+from gr00t_model.processing.points import seen_at
 from gr00t_ros.data.lerobot import Episode, LeRobotDataset
 from gr00t_ros.data.windows import WindowReader
 from gr00t_ros.errors import DatasetError
 from gr00t_ros.robot import RobotConfig
+from gr00t_ros.training.pointing import HEAD, WIDTH, Pointing
 
 # Episodes whose rows are kept at hand: more than are open at a time. One of 1000 rows of 100 numbers takes
 # 0.8 MB.
@@ -38,6 +40,7 @@ class DatasetSource:
         robot: finds joints by name where the dataset has no ``meta/modality.json``, and gives the
             instruction where it has none.
         episodes: which episodes to use; None means all.
+        pointing: the label that each sample gets besides, or None.
     """
 
     path: Path
@@ -45,6 +48,7 @@ class DatasetSource:
     weight: float = 1.0
     robot: RobotConfig | None = None
     episodes: tuple[int, ...] | None = None
+    pointing: Pointing | None = None
 
 
 class OpenSource:
@@ -75,11 +79,22 @@ class OpenSource:
             state_widths=state_widths,
             action_widths=action_widths,
         )
+        self._points = None if source.pointing is None else self._point_reader(source.pointing, modality)
+        self._points_of: dict[int, NDArray[np.float32]] = {}  # by episode, [N, 2]
         chosen = self._chosen()
         self.empty = tuple(number for number in chosen if self.dataset.length(number) == 0)
         self.episodes = tuple(number for number in chosen if number not in self.empty)
         self._check_files()
         self._kept: OrderedDict[int, Episode] = OrderedDict()
+
+    def _point_reader(self, pointing: Pointing, modality: Mapping[str, ModalityConfig]) -> WindowReader:
+        """Reads nothing but the point, which is not among the network's states."""
+        return WindowReader(
+            self.dataset,
+            {**modality, "state": ModalityConfig((0,), (pointing.state,))},
+            robot=self.source.robot,
+            state_widths={pointing.state: WIDTH},
+        )
 
     def _chosen(self) -> tuple[int, ...]:
         have = self.dataset.episodes
@@ -125,12 +140,26 @@ class OpenSource:
             self._kept.popitem(last=False)
         return episode
 
+    def point(self, episode: int, row: int) -> tuple[float, float]:
+        """(u, v) of the named thing in the camera's picture; only for a source with ``pointing``.
+
+        Raises:
+            DatasetError: the dataset has no such state, or a value is not finite.
+        """
+        assert self._points is not None
+        if episode not in self._points_of:
+            (self._points_of[episode],) = self._points.states(self.episode(episode)).values()
+        u, v = self._points_of[episode][row]
+        return float(u), float(v)
+
 
 @dataclass(frozen=True)
 class LoadedShard:
-    """The frames that the samples of a shard need: {video key: {row: uint8 [H, W, 3]}}."""
+    """The frames that the samples of a shard need: {video key: {row: uint8 [H, W, 3]}}, and how large the
+    cameras' pictures were: {video key: (height, width)}."""
 
     frames: Mapping[str, Mapping[int, NDArray[np.uint8]]]
+    sizes: Mapping[str, tuple[int, int]]
 
 
 def load_shard(
@@ -142,14 +171,15 @@ def load_shard(
     wanted = {row + delta for row in rows for delta in deltas}
     first, stop = min(wanted), max(wanted) + 1
     frames: dict[str, dict[int, NDArray[np.uint8]]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     for key in source.reader.modality["video"].modality_keys:
         decoded = source.reader.frames(recorded, key, first, stop, threads=1)
-        frames[key] = {
-            row: processor.reduce_image(frame)
-            for row, frame in zip(range(first, stop), decoded, strict=True)
-            if row in wanted
-        }
-    return LoadedShard(frames)
+        frames[key] = {}
+        for row, frame in zip(range(first, stop), decoded, strict=True):
+            sizes[key] = (frame.shape[0], frame.shape[1])
+            if row in wanted:
+                frames[key][row] = processor.reduce_image(frame)
+    return LoadedShard(frames, sizes)
 
 
 def encode(
@@ -160,12 +190,22 @@ def encode(
     row: int,
     rng: np.random.Generator | None,
 ) -> dict[str, Any]:
-    """One training sample, batch 1, pixels uint8; without ``rng`` the images are those of evaluation."""
+    """One training sample, batch 1, pixels uint8; without ``rng`` the images are those of evaluation. Where
+    the source has ``pointing``, its label is the entry of that name."""
     recorded = source.episode(episode)
     deltas = source.reader.modality["video"].delta_indices
     frames = {key: np.stack([kept[row + delta] for delta in deltas]) for key, kept in shard.frames.items()}
     observation = source.reader.observation(recorded, row, frames)
     actions, real = source.reader.actions(recorded, row)
-    return processor.encode_training(
-        observation, actions, source.source.tag, rng, pixels="uint8", real_steps=(real,)
+    draw = None if rng is None else processor.augmentation.draw(rng)
+    sample = processor.encode_training(
+        observation, actions, source.source.tag, draw, pixels="uint8", real_steps=(real,)
     )
+    pointing = source.source.pointing
+    if pointing is None:
+        return sample
+    newest = row + deltas[-1]
+    modality = source.reader.modality
+    size = shard.sizes[pointing.view(modality)]
+    point = seen_at(source.point(episode, newest), size, processor.chain, draw)
+    return {**sample, HEAD: pointing.label(point, sample["pixel_values"], modality)}

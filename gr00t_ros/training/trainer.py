@@ -32,6 +32,7 @@ from gr00t_ros.training.collate import to_device
 from gr00t_ros.training.deploying import Deployment
 from gr00t_ros.training.noise import EVALUATION, noise_and_time, sample_numbers
 from gr00t_ros.training.options import TrainingError
+from gr00t_ros.training.pointing import HEAD, NOWHERE, Pointed, PointingCount, figures, pointed
 
 Batch = dict[str, Any]
 # Batches of the run from a number on, and those of the evaluation.
@@ -57,6 +58,7 @@ class Finetuner(Trainer):
         deployment: writes what a policy loads into each checkpoint.
         start_step: the step that the run is gone on from.
         interruption: looked at once a step.
+        pointing_weight: of the pointing loss, where the network has that head.
     """
 
     control: TrainerControl
@@ -73,6 +75,7 @@ class Finetuner(Trainer):
         start_step: int = 0,
         interruption: Interruption | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        pointing_weight: float = 1.0,
     ) -> None:
         self._loader = loader
         self._evaluation = evaluation
@@ -81,6 +84,10 @@ class Finetuner(Trainer):
         self._start_step = start_step
         self._interruption = interruption or Interruption()
         self._last_log = (time.monotonic(), start_step)
+        self._points: torch.nn.Module | None = getattr(model, HEAD, None)
+        self._pointing_weight = pointing_weight
+        self._pointing_count = PointingCount()
+        self._pointed_samples = 0.0  # of the step's batch, over all parts and processes
         # The library wants to see something to evaluate on, and leaves it to `evaluate` below.
         super().__init__(model, arguments, eval_dataset=evaluation, callbacks=callbacks)
         self.remove_callback(PrinterCallback)
@@ -113,7 +120,10 @@ class Finetuner(Trainer):
             numbers = sample_numbers(first + part, args.process_index, args.world_size, size)
             batch.update(self._drawn(batch, numbers))
         counted = float(sum(batch["action_mask"].sum(dtype=torch.float64) for batch in batches))
-        total, stopping = self._sum_over_processes(counted, float(self._interruption.asked))
+        labelled = float(sum((batch[HEAD] != NOWHERE).sum() for batch in batches if HEAD in batch))
+        total, stopping, self._pointed_samples = self._sum_over_processes(
+            counted, float(self._interruption.asked), labelled
+        )
         self._interruption.agreed = stopping > 0
         return batches, torch.tensor(total, dtype=torch.float32, device=args.device)
 
@@ -159,7 +169,18 @@ class Finetuner(Trainer):
             # Gradients are averaged over the processes, so each counts its share so many times.
             share = results["action_loss"].sum() * self.args.world_size
             loss = share / (num_items_in_batch + MASK_EPS)
+        if self._points is not None:
+            result = self._pointed(inputs, results)
+            share = result.loss * self.args.world_size / max(self._pointed_samples, 1.0)
+            loss = loss + self._pointing_weight * share
         return (loss, results) if return_outputs else loss
+
+    def _pointed(self, inputs: Batch, results: Mapping[str, Tensor]) -> Pointed:
+        is_image = inputs["input_ids"] == self._deployment.config.image_token_id
+        assert self._points is not None
+        result = pointed(self._points, results["backbone_features"], is_image, inputs[HEAD])
+        self._pointing_count.add(result)
+        return result
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the library's estimate is that of a language model."""
@@ -174,6 +195,7 @@ class Finetuner(Trainer):
         args, model = self.args, self.model_wrapped
         model.eval()
         summed = counted = 0.0
+        in_training, self._pointing_count = self._pointing_count, PointingCount()
         devices = [args.device] if args.device.type == "cuda" else []
         # Dropout of the state belongs to the loss, and must not disturb the training's random numbers.
         with torch.no_grad(), torch.random.fork_rng(devices):
@@ -187,8 +209,9 @@ class Finetuner(Trainer):
                 summed += float(results["action_loss"].sum(dtype=torch.float64))
                 counted += float(results["action_mask"].sum(dtype=torch.float64))
         model.train()
-        total, count = self._sum_over_processes(summed, counted)
-        metrics = {"eval_loss": total / (count + MASK_EPS)}
+        total, count, *pointing = self._sum_over_processes(summed, counted, *self._pointing_count.take())
+        self._pointing_count = in_training
+        metrics = {"eval_loss": total / (count + MASK_EPS), **figures(pointing, "eval_")}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -207,7 +230,9 @@ class Finetuner(Trainer):
             before, step = self._last_log
             self._last_log = (time.monotonic(), self.state.global_step)
             samples = (self.state.global_step - step) * self.batch_size
-            logs = {**logs, "samples_per_second": samples / max(self._last_log[0] - before, 1e-9)}
+            pointing = self._sum_over_processes(*self._pointing_count.take())
+            speed = samples / max(self._last_log[0] - before, 1e-9)
+            logs = {**logs, **figures(pointing), "samples_per_second": speed}
         super().log(logs, *others, **more)
 
     @property

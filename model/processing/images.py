@@ -141,7 +141,7 @@ def letterboxed_shortest_edge(image: Pixels, edge: int) -> Pixels:
 
 def shortest_edge(image: Pixels, edge: int) -> Pixels:
     """Resize so that the shortest side has ``edge`` pixels, the other in proportion, rounded half to even."""
-    height, width = shortest_edge_size(*image.shape[:2], edge)
+    height, width = shortest_edge_size(image.shape[0], image.shape[1], edge)
     if (height, width) == image.shape[:2]:
         return image
     return cast(Pixels, cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))

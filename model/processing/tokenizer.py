@@ -20,7 +20,7 @@ import re
 import unicodedata
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import tiktoken
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
@@ -143,8 +143,9 @@ class FileTokenizer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self.image_token_id: int = tokenizer.token_to_id(IMAGE_CONTEXT)
-        self.pad_token_id: int = tokenizer.token_to_id(PAD)
+        # All added tokens are there: `_checked` has seen to that.
+        self.image_token_id = cast(int, tokenizer.token_to_id(IMAGE_CONTEXT))
+        self.pad_token_id = cast(int, tokenizer.token_to_id(PAD))
 
     def encode(self, text: str) -> list[int]:
         """See :class:`QwenTokenizer`."""
@@ -239,12 +240,12 @@ def _read(path: Path) -> FileTokenizer:
     except Exception as error:  # the library raises bare Exception
         raise CheckpointError(f"{path}: not a readable tokenizer ({error})") from None
     # One with all added tokens may have them anywhere; files made for a text-only Qwen lack the image tokens.
-    whole = all(tokenizer.token_to_id(token) is not None for token in ADDED_TOKENS)
-    first = tokenizer.token_to_id(PAD) if whole else FIRST_ADDED_ID
+    found = [tokenizer.token_to_id(token) for token in ADDED_TOKENS]
+    first = None if None in found else found[ADDED_TOKENS.index(PAD)]
     tokenizer.add_special_tokens(
         [AddedToken(token, normalized=False, special=True) for token in ADDED_TOKENS]
     )
-    return _checked(tokenizer, path, first)
+    return _checked(tokenizer, path, FIRST_ADDED_ID if first is None else first)
 
 
 def _read_vocabulary(directory: Path) -> Tokenizer:
