@@ -40,6 +40,9 @@ class Markers:
 
     def __init__(self) -> None:
         self._drawn: dict[tuple[str, int], tuple[Shape, Marker]] = {}
+        # One message for each key ever drawn, used again and again: making one costs as much as sending it.
+        # There are as many keys as parts, joints and end effectors.
+        self._pool: dict[tuple[str, int], Marker] = {}
         self._colors: dict[tuple[float, ...], ColorRGBA] = {}
 
     def update(self, wanted: Iterable[Shape]) -> MarkerArray:
@@ -55,13 +58,16 @@ class Markers:
             if before is not None and before[0] is shape:
                 marker = before[1]
             else:
-                # One that is kept must stay of its type: viewers refuse a change.
-                marker = before[1] if before is not None else _marker(shape)
+                marker = self._pool.get(shape.key) or self._pool.setdefault(shape.key, _marker(shape))
+                marker.action = Marker.ADD
                 self._fill(marker, shape, before[0] if before is not None else None)
             drawn[shape.key] = (shape, marker)
             found.append(marker)
         gone = self._drawn.keys() - drawn.keys()
-        found += [Marker(ns=ns, id=number, action=Marker.DELETE) for ns, number in sorted(gone)]
+        for key in sorted(gone):
+            marker = self._pool[key]
+            marker.action, marker.points, marker.colors = Marker.DELETE, [], []
+            found.append(marker)
         self._drawn = drawn
         return MarkerArray(markers=found)
 
@@ -110,7 +116,6 @@ def _marker(shape: Shape) -> Marker:
     return Marker(
         ns=shape.key[0],
         id=shape.key[1],
-        action=Marker.ADD,
         frame_locked=True,  # moves with its frame
         lifetime=duration_msg(LIFETIME_NS),
     )
