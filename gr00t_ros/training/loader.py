@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -36,21 +37,29 @@ class SampleLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Inputs]:  # type: ignore[override]
         batches = super().__iter__()
         while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
+            with workers_explained():
+                batch = next(batches, None)
+            if batch is None:
                 return
-            except RuntimeError as error:
-                if not any(phrase in str(error) for phrase in _ENDED):
-                    raise
-                raise DatasetError(
-                    f"a data loading process was ended from outside ({error}); most often memory ran out: "
-                    "use fewer workers or smaller batches, and in a container give it more shared memory "
-                    "(docker run --shm-size)"
-                ) from error
             if isinstance(batch, Failure):
                 raise DatasetError(batch.text)
             yield unpack(batch)
+
+
+@contextmanager
+def workers_explained() -> Iterator[None]:
+    """What PyTorch says of a worker that is gone, as a sentence with what to do. It is told by a signal, and
+    so anywhere, not only where a batch is taken."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(phrase in str(error) for phrase in _ENDED):
+            raise
+        raise DatasetError(
+            f"a data loading process was ended from outside ({error}); most often memory ran out: use fewer "
+            "workers or smaller batches, and in a container give it more shared memory (docker run "
+            "--shm-size)"
+        ) from error
 
 
 def training_loader(stream: SampleStream, workers: int = 0, *, pin_memory: bool = False) -> SampleLoader:

@@ -26,7 +26,7 @@ from gr00t_ros.training import memory, saving
 from gr00t_ros.training.arguments import training_arguments
 from gr00t_ros.training.callbacks import OwnIntervals, ProgressLine, StopWhenAsked, stoppable
 from gr00t_ros.training.deploying import Deployment, robot_files
-from gr00t_ros.training.loader import training_loader
+from gr00t_ros.training.loader import training_loader, workers_explained
 from gr00t_ros.training.network import (
     Base,
     build_network,
@@ -181,7 +181,7 @@ class Run:
             callbacks=[ProgressLine(options.batch_size), OwnIntervals(), StopWhenAsked(interruption)],
             pointing_weight=options.pointing_weight or 1.0,
         )
-        with stoppable(interruption), explained(options):
+        with stoppable(interruption), explained(options), workers_explained():
             trainer.train(resume_from_checkpoint=begun.checkpoint and str(begun.checkpoint))
         return self._finished(Outcome.of(trainer.state, options.total_steps))
 

@@ -411,6 +411,17 @@ def test_a_disk_that_fills_up_costs_one_checkpoint(tmp_path: Path, monkeypatch: 
     assert run(chosen, resume="").finished
 
 
+def test_a_worker_that_is_killed_while_the_network_computes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: Any, **more: Any) -> Any:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")  # as its handler does
+
+    monkeypatch.setattr(Finetuner, "compute_loss", interrupted)
+    with pytest.raises(DatasetError, match=r"was ended from outside .*use fewer workers"):
+        run(options(tmp_path / "run"))
+
+
 def test_memory_that_is_not_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*given: Any, **more: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
