@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 Values = NDArray[np.float64]
 Picture = NDArray[np.uint8]
 
-# Height of a letter in shares of the picture's: six lines of status fill less than a third of it.
-_LETTER = 1 / 22
+# Height of a letter in shares of the picture's, and how many lines there are at most: the text fills a fifth
+# of the picture. What comes first matters most.
+_LETTER, _LINES = 1 / 26, 4
 # The font's letters are about this many pixels high at scale 1.
 _FONT_HEIGHT = 22.0
 # m. What is nearer to the camera, or behind it, has no place in the picture.
@@ -48,14 +49,15 @@ def overlay(picture: Picture, lines: Sequence[str], tracks: Iterable[tuple[Value
             place = tuple(map(int, np.round(pixels[i])))
             cv2.circle(drawn, place, thick + 1, _rgb(colors[i]), -1, cv2.LINE_AA)
     letter = max(9.0, height * _LETTER)
-    for number, line in enumerate(lines):
+    shown = lines[:_LINES]
+    band = drawn[: round((len(shown) + 0.4) * 1.25 * letter)]
+    band[:] = band // 3  # white letters are read on any scene
+    for number, line in enumerate(shown):
         base = (3, round((number + 1) * 1.25 * letter))
         # OpenCV's font knows no other letters.
         text = line.encode("ascii", "replace").decode()
-        for color, stroke in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-            cv2.putText(
-                drawn, text, base, cv2.FONT_HERSHEY_SIMPLEX, letter / _FONT_HEIGHT, color, stroke, cv2.LINE_AA
-            )
+        size = letter / _FONT_HEIGHT
+        cv2.putText(drawn, text, base, cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA)
     return drawn
 
 
