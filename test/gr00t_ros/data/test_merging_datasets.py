@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gr00t_ros.data.conversion_report import read_report
 from gr00t_ros.data.lerobot import LeRobotDataset
 from gr00t_ros.data.merging_datasets import merge
 from gr00t_ros.data.video_writing import VideoOptions
@@ -46,6 +47,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         fmt: write_episodes(tmp_path_factory.mktemp("whole"), LENGTHS, fmt, conversion={"command": "c"})
         for fmt in ("v2.1", "v3.0")
     }
+
+
+def test_rows_that_belong_to_no_episode_are_counted_in_the_whole(tmp_path: Path) -> None:
+    parts = [
+        write_episodes(tmp_path / name, (3, 4), first=1, left_out={"too short": count, "label failure": 2})
+        for name, count in (("one", 5), ("two", 6))
+    ]
+    report = read_report(merge(parts, tmp_path / "merged"))
+    assert report.drops == {"stale": 6, "too short": 11, "label failure": 4}
+    assert "21 rows left out (60.0%):" in report.lines()
 
 
 @pytest.mark.parametrize("fmt", ["v2.1", "v3.0"])
