@@ -154,6 +154,7 @@ class BagRows:
         yield from self._rows_until(self._frame_ns + round(_TAIL * self._step))
         if self.rule == MARKS and self._episode is not None:
             self.notes.append(f"{self._episode.name} has no STOP: it goes on to the end of the recording")
+        self.notes += self._times.notes
         self._close()
 
     # ---- messages ------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from gr00t_ros.data.bag_actions import Commands
 from gr00t_ros.data.bag_episodes import read_mark
 from gr00t_ros.data.bags import Bag
-from gr00t_ros.data.bags_storage import Stored
+from gr00t_ros.data.bags_storage import Stored, apart
 from gr00t_ros.errors import DatasetError, MessageError
 from gr00t_ros.recorded_time import by_header, header_stamp_ns
 from gr00t_ros.recording.names import EVENT_TYPE
@@ -40,6 +40,10 @@ class MessageTimes:
         self._far: str = ""  # one whose messages are stamped by another clock
         self._told: set[str] = set()  # the topics of which that is known
         self._count: Counter[str] = Counter()
+        # The newest stamp of each camera in this stretch of time, and by how much (ns) later ones went back.
+        self._newest = {s.topic: 0 for s in robot.video.values() if s.stamp == HEADER}
+        self._back: dict[str, list[int]] = {topic: [] for topic in self._newest}
+        self._arrived_ns = 0
 
     def of(self, stored: Stored) -> int:
         """The time to which a message belongs.
@@ -51,7 +55,21 @@ class MessageTimes:
         time = self._time(stored)
         if stored.topic not in self._told:
             self._compare(stored.topic, stored.receive_ns - time)
+        if stored.topic in self._newest:
+            self._order(stored.topic, time, stored.receive_ns)
         return time
+
+    @property
+    def notes(self) -> list[str]:
+        """The cameras whose stamps are not in order, though nothing says that the recorder's clock was
+        set."""
+        return [
+            f"{topic}: {len(back)} frames are stamped before the frame that came before them, by up to "
+            f"{max(back) / 1e9:.3f} s, and are taken in the order of their stamps: was a clock set back, or "
+            "do two cameras publish there?"
+            for topic, back in self._back.items()
+            if back
+        ]
 
     def _time(self, stored: Stored) -> int:
         topic = stored.topic
@@ -67,6 +85,14 @@ class MessageTimes:
         if stored.type == EVENT_TYPE:
             return read_mark(self._bag.types, stored).time_ns
         return stored.receive_ns
+
+    def _order(self, topic: str, time_ns: int, receive_ns: int) -> None:
+        if apart(self._arrived_ns, receive_ns):
+            self._newest = dict.fromkeys(self._newest, 0)
+        self._arrived_ns = receive_ns
+        if time_ns < self._newest[topic]:
+            self._back[topic].append(self._newest[topic] - time_ns)
+        self._newest[topic] = max(self._newest[topic], time_ns)
 
     def _compare(self, topic: str, late_ns: int) -> None:
         if late_ns <= _ANOTHER_CLOCK_NS:

@@ -238,6 +238,20 @@ def test_headers_and_arrivals_of_two_clocks_are_told(tmp_path: Path) -> None:
     assert len(rows) == 18
 
 
+def test_a_clock_that_is_set_back_by_less_than_messages_wait_is_told(tmp_path: Path) -> None:
+    maker = told(BagMaker()).run(1.0)
+    for number in range(20, 40):
+        maker.moment(number * STEP - 0.42 + 0.003, number)
+    parts, reader = read(maker.write(tmp_path / "bag"))  # as recorded, not sorted
+    assert len(parts) == 1, "this is not where one stretch of time ends"
+    # The first 8 of the new frames of each camera lie before the last one of the old.
+    assert [note.partition(" are stamped before")[0] for note in reader.notes] == [
+        f"{FRONT}: 8 frames",
+        f"{WRIST}: 8 frames",
+    ], reader.notes
+    assert "by up to 0.370 s" in reader.notes[0]
+
+
 def test_a_discarded_episode_is_not_walked_through(tmp_path: Path) -> None:
     """In which the clock leaps from 1970 to now."""
     maker = told(BagMaker()).run(1.0)

@@ -59,6 +59,21 @@ def test_rows_that_belong_to_no_episode_are_counted_in_the_whole(tmp_path: Path)
     assert "21 rows left out (60.0%):" in report.lines()
 
 
+def test_videos_that_are_links_are_taken_as_files(tmp_path: Path) -> None:
+    """As they lie in the cache of a hub."""
+    part = write_episodes(tmp_path / "part", (3,))
+    for video in part.rglob("*.mp4"):
+        video.rename(tmp_path / f"{video.parent.name}.blob")
+        video.symlink_to(
+            Path(*[".."] * (len(video.relative_to(tmp_path).parts) - 1), f"{video.parent.name}.blob")
+        )
+    merged = merge([part], tmp_path / "merged")
+    videos = list(merged.rglob("*.mp4"))
+    assert videos
+    assert not any(video.is_symlink() for video in videos)
+    assert len(list(LeRobotDataset(merged).episode(0).frames(LeRobotDataset(merged).video_keys[0]))) == 3
+
+
 @pytest.mark.parametrize("fmt", ["v2.1", "v3.0"])
 def test_merged_shards_equal_one_conversion(whole: dict[str, Path], tmp_path: Path, fmt: str) -> None:
     shards = [
