@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gr00t_ros.cli.converting_progress import ConversionBar
-from gr00t_ros.cli.subjects import MISTAKES, explain
+from gr00t_ros.cli.subjects import INTERRUPTED, MISTAKES, explain
 from gr00t_ros.data.assembling import assemble
 from gr00t_ros.data.bag_episodes import AUTO, RULES
 from gr00t_ros.data.bag_recovery import find_files, is_bag
@@ -45,8 +45,6 @@ from gr00t_ros.robot import RobotConfig
 from gr00t_ros.share import robot_file
 
 DESCRIPTION = __doc__
-# As the shell has it for a program that SIGINT ended.
-INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:

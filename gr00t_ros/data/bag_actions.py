@@ -43,7 +43,7 @@ from gr00t_ros.robot_types import (
     TWIST_STAMPED,
 )
 from gr00t_ros.rotations import from_quaternion, to_quaternion
-from gr00t_ros.state_reading import JointReader, Reader, pose_of, refuse_non_finite, stamp_ns
+from gr00t_ros.state_reading import JointReader, Reader, pose_of, refuse_non_finite
 from gr00t_ros.units import to_si
 
 Values = NDArray[np.float64]
@@ -287,8 +287,3 @@ def _pose_columns(
         return to_checkpoint(robot, group, pose[None])[0].astype(np.float32)
 
     return take
-
-
-def command_stamp(msg: Any) -> int | None:
-    """The header's stamp in ns of a decoded message; None without a header."""
-    return stamp_ns(msg.header.stamp) if hasattr(msg, "header") else None

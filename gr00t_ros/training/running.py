@@ -40,6 +40,7 @@ from gr00t_ros.training.options import RESOLVED, Options, TrainingError
 from gr00t_ros.training.preparing import Recording, find_recordings, prepare_processor
 from gr00t_ros.training.processes import Process, deepspeed_config, join
 from gr00t_ros.training.provenance import checkpoint_hash, dataset_hash, describe, file_hash
+from gr00t_ros.training.samples import DatasetSource
 from gr00t_ros.training.stream import SampleStream
 from gr00t_ros.training.trainer import Finetuner, Interruption
 
@@ -281,18 +282,10 @@ class Run:
     def loader(self, processor: Gr00tProcessor, lanes: int) -> Callable[[int], DataLoader[Any]]:
         """Makes this process's training batches, from the one with a given number on."""
         options, process = self.options, self.process
+        sources = [recording.training for recording in self.recordings]
 
         def make(start_batch: int) -> DataLoader[Any]:
-            stream = SampleStream(
-                [recording.training for recording in self.recordings],
-                processor,
-                seed=options.seed,
-                batch_size=options.micro_batch(process.count),
-                rank=process.rank,
-                world_size=process.count,
-                start_batch=start_batch,
-                lanes=lanes,
-            )
+            stream = self._stream(sources, processor, start_batch=start_batch, lanes=lanes)
             return training_loader(stream, options.workers, pin_memory=process.device_type == "cuda")
 
         return make
@@ -303,25 +296,30 @@ class Run:
         Raises:
             DatasetError: files of the held-out episodes are missing.
         """
-        options, process = self.options, self.process
+        options = self.options
         if not options.eval_episodes:
             return None
-
-        stream = SampleStream(
-            [recording.evaluation for recording in self.recordings],
-            processor,
-            seed=options.seed,
-            batch_size=options.micro_batch(process.count),
-            rank=process.rank,
-            world_size=process.count,
-            train=False,
-            lanes=1,
-        )
+        sources = [recording.evaluation for recording in self.recordings]
+        stream = self._stream(sources, processor, train=False, lanes=1)
 
         def batches() -> Iterator[Batch]:
             return islice(iter(training_loader(stream)), options.eval_batches)
 
         return batches
+
+    def _stream(
+        self, sources: Sequence[DatasetSource], processor: Gr00tProcessor, **more: Any
+    ) -> SampleStream:
+        options, process = self.options, self.process
+        return SampleStream(
+            sources,
+            processor,
+            seed=options.seed,
+            batch_size=options.micro_batch(process.count),
+            rank=process.rank,
+            world_size=process.count,
+            **more,
+        )
 
 
 def _check_reports(names: Sequence[str]) -> None:
