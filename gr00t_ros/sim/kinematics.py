@@ -93,6 +93,13 @@ class Kinematics:
         x, y = float(point[0]) - self.axis[0], float(point[1]) - self.axis[1]
         return math.atan2(-y, x), math.hypot(x, y), float(point[2])
 
+    def farthest(self, height: float, pitch: float) -> float:
+        """How far from the pan axis the stretched arm brings the tip at a height (m) and a pitch (rad), m."""
+        upper, lower, hand = self.links
+        z = height - hand.length * math.sin(hand.angle - pitch) - self.shoulder[1]
+        across = math.sqrt(max(0.0, (upper.length + lower.length) ** 2 - z**2))
+        return self.shoulder[0] + across + hand.length * math.cos(hand.angle - pitch)
+
     def solve(self, pose: tuple[float, float, float], pitch: float) -> Values:
         """Pan, lift, elbow and wrist flex [4] (rad) that bring the tip there, elbow up.
 

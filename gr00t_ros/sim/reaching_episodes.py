@@ -202,13 +202,18 @@ def _change(
         return Change(share, another, _text(rng, another), None)
     index = NAMES.index(named)
     others_at = [spot for name, spot in zip(NAMES, spots, strict=True) if name != named]
+    place = (float(spots[index][0]), float(spots[index][1]))
+    longest = 0.0
     for _ in range(_TRIES):
         spot = _spot(rng, OBJECTS[index], others_at, view, kinematics)
         way = spot - spots[index]
-        if MOVE[0] <= np.linalg.norm(way) <= MOVE[1] and _clear(spots[index], way, others_at):
-            return Change(share, named, instruction, (float(spot[0]), float(spot[1])))
-    # Crowded by the others: it moves straight away from them, or not at all.
-    return Change(share, named, instruction, (float(spots[index][0]), float(spots[index][1])))
+        far = float(np.linalg.norm(way))
+        if longest < far <= MOVE[1] and _clear(spots[index], way, others_at):
+            longest, place = far, (float(spot[0]), float(spot[1]))
+        if longest >= MOVE[0]:
+            break
+    # One that is crowded by the others goes as far as it can.
+    return Change(share, named, instruction, place)
 
 
 def _clear(begin: Values, way: Values, others: list[Values]) -> bool:

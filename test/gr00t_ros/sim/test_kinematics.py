@@ -55,6 +55,15 @@ def test_the_whole_work_area_is_within_every_joint_s_limits(arm: SimulatedSO101)
                     assert limits[name].min + 0.05 <= value <= limits[name].max - 0.05, (name, pose)
 
 
+def test_the_stretched_arm_reaches_so_far_and_no_farther(arm: SimulatedSO101) -> None:
+    kinematics = Kinematics.of(arm.model)
+    for height in (0.02, 0.1, 0.2):
+        far = kinematics.farthest(height, PITCH)
+        assert abs(kinematics.solve((0.0, far - 1e-6, height), PITCH)).max() < np.pi
+        with pytest.raises(SimulationError, match="the two links reach"):
+            kinematics.solve((0.0, far + 1e-6, height), PITCH)
+
+
 def test_a_place_out_of_reach_is_refused_with_the_numbers(arm: SimulatedSO101) -> None:
     with pytest.raises(SimulationError, match=r"0\.600 m from the pan axis.*the two links reach"):
         Kinematics.of(arm.model).solve((0.0, 0.6, 0.1), PITCH)

@@ -16,6 +16,7 @@ from gr00t_ros.sim.reaching_episodes import (
     FIRST_WAY,
     KINDS,
     MARGIN,
+    MOVE,
     MOVED,
     NAMES,
     OBJECTS,
@@ -34,6 +35,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 SEEDS = range(8)
+# Where the two others leave the named object no way as long as most.
+CROWDED = (1_000_346, 1_000_360)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,20 @@ def test_the_expert_touches_what_is_named_and_nothing_else_though_it_is_kicked(
         assert (len(set(sample.instruction)) == 2) == (kind == SWAPPED)
         assert len(sample.state) == len(sample.action) == len(sample.where)
         assert ((sample.where > 0) & (sample.where < 1)).all()
+
+
+def test_an_arm_that_was_kicked_high_comes_down_before_it_goes_out(task: ReachingTask) -> None:
+    # The seed in whose second second the tip is 0.17 m high, where the arm is too short for the way out.
+    assert generate(task, 147, pictures=False).outcome == SUCCESS
+
+
+def test_one_that_is_crowded_moves_as_far_as_it_can(task: ReachingTask) -> None:
+    for seed in CROWDED:
+        scene = draw(seed, MOVED, task.kinematics)
+        assert scene.change is not None
+        assert scene.change.place is not None
+        way = np.array(scene.change.place) - scene.places[scene.named][:2]
+        assert 0.02 < np.linalg.norm(way) < MOVE[0], seed
 
 
 def test_what_is_recorded_is_the_clean_command_and_what_is_executed_is_kicked(task: ReachingTask) -> None:
