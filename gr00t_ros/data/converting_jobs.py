@@ -72,6 +72,7 @@ def run_jobs(
                 except (EOFError, OSError):
                     del workers[connection]
                     message = Failed(str(jobs[worker.number].bag), worker.death())
+                    check()  # a signal to the whole group ends all: then the bag is not what failed
                     if waiting:
                         other = _Worker(jobs, waiting.pop())
                         workers[other.connection] = other

@@ -175,6 +175,28 @@ def test_stopping_ends_the_processes(tmp_path: Path, robot: Path) -> None:
     assert not (tmp_path / "staged" / "bag0" / "bag.json").exists()
 
 
+def test_a_signal_to_all_processes_is_an_interruption(tmp_path: Path, robot: Path) -> None:
+    """As `timeout` or a cluster sends it: the bags are not what failed."""
+    jobs = [job(tmp_path, robot, f"bag{i}", seconds=3.0) for i in range(2)]
+    ended: list[object] = []
+    asked: list[object] = []
+    outcomes: list[object] = []
+
+    def end(number: int, progress: Progress) -> None:
+        ended.append([process.terminate() for process in multiprocessing.active_children()])
+
+    def check() -> None:
+        if ended:
+            asked.append(None)
+        if len(asked) > 1:  # not before there was something to wait for
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        outcomes.extend(run_jobs(jobs, 2, end, check))  # keeps what came before
+    assert not outcomes
+    assert not multiprocessing.active_children()
+
+
 # ---- the order of messages -----------------------------------------------------------------------
 
 
