@@ -32,7 +32,8 @@ pytestmark = [
 ]
 
 TUTORIAL = REPO / "docs" / "tutorials" / "fine_tuning.md"
-EPISODES, HELD_OUT, STEPS = 8, (2, 6), 250
+# Episode 2 starts with the wrist where it ends; together with 7 every joint moves in what is evaluated.
+EPISODES, HELD_OUT, STEPS = 10, (2, 7), 250
 # What makes the tutorial's commands small; each must be there to be changed.
 SMALL = {
     "--episodes 40": f"--episodes {EPISODES}",
