@@ -170,6 +170,7 @@ def run(minutes: float, output: str) -> dict[str, Any]:
     environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **os.environ}
     os.environ.update(environment)
     command = [str(find_executable("demo")), "--duration", str(60.0 * minutes), "--output", output]
+    command += ["--task", "none"]
     listener = Listener(robot)
     processes: dict[str, Process] = {}
     told = began = time.monotonic()

@@ -288,7 +288,7 @@ def measure(arguments: argparse.Namespace, *, real_time: bool, log: Path) -> Res
 @contextlib.contextmanager
 def load(arguments: argparse.Namespace, folder: Path) -> Iterator[None]:
     """The demo without its executor, in a ROS domain of its own."""
-    given = {"output": str(folder), "checkpoint": arguments.checkpoint, "duration": "0"}
+    given = {"output": str(folder), "checkpoint": arguments.checkpoint, "duration": "0", "task": "none"}
     domain = str(int(os.environ["ROS_DOMAIN_ID"]) + 1)
     with contextlib.ExitStack() as stack:
         for one in demo_programs(with_checkpoint(given)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checkpoint of the demo, made on first use. The demo command and the demo launch file share it."""
+"""The demo's checkpoint: the shipped one, or random weights. Shared by the command and the launch file."""
 
 import subprocess
 from collections.abc import Mapping
@@ -9,7 +9,10 @@ from gr00t_ros import share
 from gr00t_ros.errors import Gr00tRosError
 from gr00t_ros.executables import find_executable
 from gr00t_ros.sim.so101 import START_POSE
-from gr00t_ros.system import DEMO_ARGUMENTS, demo_robot, with_defaults
+from gr00t_ros.system import AUTO, DEMO_ARGUMENTS, NO_TASK, REACH, demo_robot, with_defaults
+
+# Of the task ``reach``, below config/.
+SHIPPED = "checkpoints/so101_reach"
 
 RANDOM_WEIGHTS_NOTICE = (
     "The weights are random: the arm is moved through the whole chain, from cameras to commands, but it does "
@@ -18,13 +21,19 @@ RANDOM_WEIGHTS_NOTICE = (
 
 
 def with_checkpoint(arguments: Mapping[str, str]) -> dict[str, str]:
-    """The demo's arguments with ``checkpoint`` filled in; makes the checkpoint when it is not there yet.
+    """The demo's arguments with ``checkpoint`` and ``task`` decided; makes a checkpoint with random weights
+    where none is given and none is shipped.
 
     Raises:
         Gr00tRosError: the checkpoint could not be made.
     """
     values = with_defaults(DEMO_ARGUMENTS, arguments)
-    if values["checkpoint"]:
+    given, shipped = values["checkpoint"], share.config_file(SHIPPED)
+    if not given and values["task"] != NO_TASK and (shipped / "config.json").is_file():
+        return {**values, "task": REACH, "checkpoint": str(shipped)}
+    if values["task"] == AUTO:
+        values["task"] = NO_TASK
+    if given:
         return values
     directory = Path(values["output"]).expanduser().resolve() / "checkpoint"
     print(RANDOM_WEIGHTS_NOTICE, flush=True)

@@ -17,8 +17,12 @@ from gr00t_ros.errors import Gr00tRosError
 from gr00t_ros.executables import find_executable, find_foreign
 
 ParameterValue = bool | int | float | str
-# The simulator's task: touch the object that the instruction names.
+# The simulator's task: touch the object that the instruction names. What else the demo's may be: without one,
+# or as the checkpoint has it.
 REACH = "reach"
+NO_TASK, AUTO = "none", "auto"
+# The arm presses on what it touches, and is then held back from its command by so much at most, rad.
+PRESSING_ERROR = 0.5
 # Edge of the pictures that the shipped checkpoint of this task was trained on, pixels.
 REACHING_PICTURE = 128
 
@@ -130,11 +134,20 @@ RECORD_ARGUMENTS = (
 )
 
 DEMO_ARGUMENTS = (
-    Argument("checkpoint", "", "directory of a checkpoint; empty makes a small one with random weights"),
+    Argument(
+        "checkpoint",
+        "",
+        "directory of a checkpoint; empty takes the shipped one, or makes a small one with random weights "
+        "where there is none for the task",
+    ),
     Argument("duration", "30.0", "seconds until the demo ends by itself; 0 means never"),
     Argument("output", ".demo", "folder for the made checkpoint and the picture"),
     Argument("instruction", "pick up the red cube", "what the robot is told; a task tells it by itself"),
-    Argument("task", "", "empty, or reach: episode after episode, told and counted"),
+    Argument(
+        "task",
+        AUTO,
+        "reach: episode after episode, told and counted; none; auto is reach with the shipped checkpoint",
+    ),
     Argument("kinds", "static,moved,swapped", "of the task's episodes, in turn: what happens in them"),
     Argument("seed", "0", "the task's first episode"),
     Argument("note", "", "a sentence below the picture; made up where the weights are random"),
@@ -270,10 +283,12 @@ def demo_programs(arguments: Mapping[str, str]) -> list[Program]:
     sim_time = boolean(values, "use_sim_time")
     robot = share.robot_file(demo_robot(values))
     simulator: dict[str, ParameterValue] = {"publish_clock": sim_time}
+    monitor: dict[str, ParameterValue] = {}
     if values["task"] == REACH:
         simulator |= reaching_parameters(values["kinds"], REACHING_PICTURE) | {
             "seed": integer(values, "seed")
         }
+        monitor = {"task": REACH, "max_tracking_error": PRESSING_ERROR}
     log_level = values["log_level"]
     passed_on = (
         "checkpoint", "instruction", "use_sim_time", "visualizer", "rviz", "dds_profile", "log_level"
@@ -303,8 +318,8 @@ def demo_programs(arguments: Mapping[str, str]) -> list[Program]:
             namespace="/gr00t",
             parameter_files=(robot,),
             parameters={
+                **monitor,
                 "use_sim_time": sim_time,
-                "task": values["task"],
                 "duration": _number(values, "duration"),
                 "output": values["output"],
                 "note": values["note"],
@@ -317,8 +332,8 @@ def demo_programs(arguments: Mapping[str, str]) -> list[Program]:
 
 def demo_robot(values: Mapping[str, str]) -> str:
     """The name of the demo's robot description. Raises Gr00tRosError for a task that does not exist."""
-    if values["task"] not in ("", REACH):
-        raise Gr00tRosError(f"argument task is {values['task']!r}, expected {REACH} or nothing")
+    if values["task"] not in (AUTO, NO_TASK, REACH):
+        raise Gr00tRosError(f"argument task is {values['task']!r}, expected {AUTO}, {REACH} or {NO_TASK}")
     return "so101_reach" if values["task"] == REACH else "so101"
 
 

@@ -5,7 +5,8 @@ code.
 It hears what every other node says and commands nothing. The run counts ``duration`` seconds from the first
 command on (the model may take a while to load); with duration 0 it ends on SIGINT or SIGTERM and judges what
 it saw until then. Exit code 0 means: pictures, chunks and commands flowed, every command was inside its
-limits, and the arm followed within the stated tracking error. Otherwise 1, with the reasons.
+limits, and the arm followed within the stated tracking error; with a task also that episodes ended, and the
+named object was reached in half of them at least. Otherwise 1, with the reasons.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ class DemoMonitor(Node):
         self.robot = RobotConfig.from_flat(described)
         self.record = DemoRecord(self.robot, self.parameters["max_tracking_error"])
         self.shots: dict[str, list[Shot]] = {key: [] for key in self.robot.video}
+        self._newest: dict[str, tuple[bytes, type]] = {}  # each camera's newest frame, and its message type
         self._shot_due = dict.fromkeys(self.robot.video, 0.0)
         self._shot_every = max(0.2, self.parameters["duration"] / _SHOTS)
         self.policy: PolicyStatus | None = None
@@ -117,7 +119,12 @@ class DemoMonitor(Node):
         self.create_subscription(ExecutorStatus, "executor/status", self._on_executor, newest)
 
     def _make_referee(self) -> TaskReferee:
-        return TaskReferee(self, again=self.record.forget, say=lambda text: print(text, flush=True))
+        def ended(words: str, line: str) -> None:
+            print(line, flush=True)
+            for video in self.robot.video.values():
+                self._shoot(video, f"{self.record.instruction}\n{words}")
+
+        return TaskReferee(self, again=self.record.forget, ended=ended)
 
     # What is heard.
 
@@ -127,25 +134,32 @@ class DemoMonitor(Node):
     def _frame_taker(self, video: VideoSource, kind: type) -> Any:
         def take(data: bytes) -> None:
             self.record.frames[video.key].add()
+            self._newest[video.key] = data, kind
             now = time.monotonic()
-            # Before the first command the strip would show a still arm.
-            if self.first_command is None or now < self._shot_due[video.key]:
+            # Before the first command the strip would show a still arm; of a task it shows how episodes end.
+            if self.first_command is None or self.referee is not None or now < self._shot_due[video.key]:
                 return
             self._shot_due[video.key] = now + self._shot_every
-            message = deserialize_message(data, kind)
-            try:
-                picture = decode_image(message)
-            except MessageError as error:
-                self.get_logger().warning(f"{video.topic}: {error}", throttle_duration_sec=10.0)
-                return
-            shots = self.shots[video.key]
-            shots.append(Shot(nanoseconds(message.header.stamp), picture))
-            if len(shots) > 2 * _SHOTS:
-                # An endless run: every other one goes, so the strip still spans the whole run.
-                del shots[1::2]
-                self._shot_every *= 2.0
+            self._shoot(video)
 
         return take
+
+    def _shoot(self, video: VideoSource, caption: str = "") -> None:
+        """The camera's newest frame goes into the strip."""
+        if video.key not in self._newest:
+            return
+        message = deserialize_message(*self._newest[video.key])
+        try:
+            picture = decode_image(message)
+        except MessageError as error:
+            self.get_logger().warning(f"{video.topic}: {error}", throttle_duration_sec=10.0)
+            return
+        shots = self.shots[video.key]
+        shots.append(Shot(nanoseconds(message.header.stamp), picture, caption))
+        if len(shots) > 2 * _SHOTS:
+            # An endless run: every other one goes, so the strip still spans the whole run.
+            del shots[1::2]
+            self._shot_every *= 2.0
 
     def _on_joint_state(self, message: JointState) -> None:
         self.record.on_joint_state(message.name, message.position, nanoseconds(message.header.stamp))
@@ -244,6 +258,8 @@ class DemoMonitor(Node):
         """Writes the picture and returns its path. Raises Gr00tRosError when it cannot be written."""
         path = Path(self.parameters["output"]).expanduser() / PICTURE
         title = f"{self.robot.name}: “{self.record.instruction}”"
+        if self.referee is not None:
+            title = f"{self.robot.name}: {self.referee.score}"
         try:
             draw(path, self.record, self.shots, title, self.parameters["note"])
         except (OSError, ImportError) as error:
@@ -261,7 +277,7 @@ def _watch(node: DemoMonitor, stop: threading.Event) -> bool:
     try:
         while not stop.is_set():
             executor.spin_once(timeout_sec=0.05)
-            if node.referee is not None:
+            if node.referee is not None and node.first_command is not None:
                 node.referee.turn()
             now = time.monotonic()
             if now >= line_due:
@@ -285,7 +301,7 @@ def _body(arguments: list[str], stop: threading.Event) -> int:
         problems = node.problems(stopped)
         lines = node.record.summary()
         if node.referee is not None:
-            lines.append(f"episodes: {node.referee.score}")
+            lines.append(f"episodes: {node.referee.score} ({node.referee.score_by_kind or 'none ended'})")
         if node.record.plot:
             lines.append(f"picture: {node.draw()}")
     finally:

@@ -19,32 +19,38 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from gr00t_ros.nodes.sim_task import OUTCOMES, TOPIC
-from gr00t_ros.sim.reaching import RUNNING, SUCCESS
+from gr00t_ros.sim.reaching import LATE, RUNNING, SUCCESS, WRONG
 from gr00t_ros.sim.reaching_episodes import KINDS
 
 # How long an outcome is looked at, and how long chunks of before may be under way, s.
 _PAUSE_S, _SETTLE_S = 0.8, 0.4
 # A service that has not answered for so long is called again, s.
 _PATIENCE_S = 2.0
+# What came of an episode, for people.
+_WORDS = {SUCCESS: "reached", WRONG: "wrong object", LATE: "not reached"}
 # So many episodes say something about a policy, and of them this share is the least to be called a success.
 _ENOUGH, _LEAST = 4, 0.5
 
 
 class TaskReferee:
-    """``turn`` is called again and again by the thread that spins ``node``. ``again`` is told that the arm is
-    about to be put elsewhere, ``say`` gets a line about each episode."""
+    """``turn`` is called again and again by the thread that spins ``node``, once there are commands.
 
-    def __init__(self, node: Node, *, again: Callable[[], None], say: Callable[[str], None]) -> None:
-        self._again, self._say = again, say
-        self.outcomes: Counter[str] = Counter()
+    ``again`` is told that the arm is about to be put elsewhere; ``ended`` gets what came of an episode, in
+    two words, and a line about it.
+    """
+
+    def __init__(self, node: Node, *, again: Callable[[], None], ended: Callable[[str, str], None]) -> None:
+        self._again, self._ended = again, ended
+        self._counts: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}  # outcomes
         self._state: dict[str, float] = {}
         self._steps = (
             (node.create_client(Trigger, "executor/stop"), _PAUSE_S),
             (node.create_client(Trigger, "/so101_sim/reset"), _SETTLE_S),
             (node.create_client(Trigger, "executor/start"), 0.0),
         )
-        # Which of the steps to the next episode is under way; None while an episode is.
-        self._step: int | None = None
+        # Which of the steps to the next episode is under way; None while an episode is. The one that the
+        # simulator began with passes while the policy loads, so it is not counted.
+        self._step: int | None = 0
         self._call: Any = None
         self._due_s = 0.0
         node.create_subscription(JointState, TOPIC, self._on_state, qos_profile_sensor_data)
@@ -78,22 +84,33 @@ class TaskReferee:
             self._call = client.call_async(Trigger.Request())
 
     def _count(self, outcome: str) -> None:
-        self.outcomes[outcome] += 1
-        kind, seconds = KINDS[round(self._state["kind"])], self._state["seconds"]
-        self._say(
-            f"episode {round(self._state['episode'])} ({kind}): {outcome} after {seconds:.1f} s; {self.score}"
-        )
+        kind, words = KINDS[round(self._state["kind"])], f"{_WORDS[outcome]}, {self._state['seconds']:.1f} s"
+        self._counts[kind][outcome] += 1
+        self._ended(words, f"episode {round(self._state['episode'])} ({kind}): {words}; {self.score}")
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """How many episodes ended how."""
+        return sum(self._counts.values(), Counter())
 
     @property
     def score(self) -> str:
         """The count so far, in words."""
-        others = [f"{outcome} {count}" for outcome, count in self.outcomes.items() if outcome != SUCCESS]
-        rest = f" ({', '.join(others)})" if others else ""
-        return f"{self.outcomes[SUCCESS]} of {self.outcomes.total()} reached{rest}"
+        found = self.outcomes
+        rest = ", ".join(f"{found[outcome]} {_WORDS[outcome]}" for outcome in (WRONG, LATE))
+        return f"{found[SUCCESS]} of {found.total()} reached, {rest}"
+
+    @property
+    def score_by_kind(self) -> str:
+        """How many of each kind were reached, in words."""
+        counted = {kind: found for kind, found in self._counts.items() if found}
+        return ", ".join(f"{kind} {found[SUCCESS]} of {found.total()}" for kind, found in counted.items())
 
     def problems(self) -> list[str]:
         """Why the run was no success."""
-        total = self.outcomes.total()
-        if total < _ENOUGH or self.outcomes[SUCCESS] >= _LEAST * total:
+        found = self.outcomes
+        if not found:
+            return ["no episode came to its end"]
+        if found.total() < _ENOUGH or found[SUCCESS] >= _LEAST * found.total():
             return []
-        return [f"the named object was reached in {self.score.replace(' reached', '')} episodes only"]
+        return [f"the named object was reached in {found[SUCCESS]} of {found.total()} episodes only"]

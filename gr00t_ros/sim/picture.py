@@ -26,10 +26,12 @@ _MIN_SPAN = 0.1  # rad
 
 @dataclass(frozen=True)
 class Shot:
-    """One camera frame of the strip: ROS time (ns) and picture [H, W, 3] RGB."""
+    """One camera frame of the strip: ROS time (ns), picture [H, W, 3] RGB, and what stands above it, the time
+    by default."""
 
     time_ns: int
     picture: NDArray[np.uint8]
+    caption: str = ""
 
 
 def draw(path: Path, record: DemoRecord, shots: Mapping[str, Sequence[Shot]], title: str, note: str) -> None:
@@ -79,7 +81,8 @@ def _draw_strip(part: Any, cameras: Sequence[str], shots: Mapping[str, Sequence[
             if column < len(taken):
                 axis.imshow(taken[column].picture)
                 if row == 0:
-                    axis.set_title(f"{max(0, taken[column].time_ns - first) / _NS:.1f} s", fontsize=9)
+                    time_s = max(0, taken[column].time_ns - first) / _NS
+                    axis.set_title(taken[column].caption or f"{time_s:.1f} s", fontsize=9)
             if column == 0:
                 axis.set_ylabel(camera, fontsize=11)
 
