@@ -225,6 +225,13 @@ def _add_course(group: argparse._ArgumentGroup) -> None:
         "GPU)",
     )
     add("--workers", type=int, metavar="N", help="processes that load data, for each GPU (default: 2)")
+    add(
+        "--open-shards",
+        type=int,
+        metavar="N",
+        help="pieces of episodes that samples are drawn from at a time (default: 8); more where episodes are "
+        "short and nothing is pretrained",
+    )
 
 
 def _add_trained(group: argparse._ArgumentGroup) -> None:

@@ -75,8 +75,12 @@ def check_episodes(
     """
     for source in sources:
         tag = source.tag
-        widths = {"state_widths": processor.state_widths(tag), "action_widths": processor.action_widths(tag)}
-        opened = OpenSource(source, processor.modality(tag), **widths)
+        opened = OpenSource(
+            source,
+            processor.modality(tag),
+            state_widths=processor.state_widths(tag),
+            action_widths=processor.action_widths(tag),
+        )
         opened.rows()
         _Embodiment(tag, processor.modality(tag)).add(opened, report)
 

@@ -77,6 +77,8 @@ class Options:
         modality: ``base`` takes the base's configuration of the tag, ``new`` makes one, ``auto`` the first
             where there is one.
         statistics: ``data`` measures the datasets, ``base`` keeps the base checkpoint's numbers.
+        open_shards: pieces of episodes that a process' samples are drawn from at a time, for each worker;
+            default 8, see ``stream.py``.
         steps: optimizer steps; default 10,000, from scratch 30,000.
         batch_size: samples an optimizer step, over all processes.
         accumulate: parts in which a process works off its share of them.
@@ -133,6 +135,7 @@ class Options:
     pointing_weight: float | None = None
 
     workers: int = 2
+    open_shards: int | None = None
     save_every: int | None = None
     keep: int = 2
     log_every: int = 10
@@ -146,7 +149,7 @@ class Options:
         for name in ("batch_size", "accumulate", "keep", "log_every", "eval_batches"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{_spoken(name)} is {getattr(self, name)}, expected at least 1")
-        for name in ("steps", "save_every", "eval_every", "horizon"):
+        for name in ("steps", "save_every", "eval_every", "horizon", "open_shards"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise TrainingError(f"{_spoken(name)} is {value}, expected at least 1")

@@ -41,7 +41,7 @@ from gr00t_ros.training.preparing import Recording, find_recordings, prepare_pro
 from gr00t_ros.training.processes import Process, deepspeed_config, join
 from gr00t_ros.training.provenance import checkpoint_hash, dataset_hash, describe, file_hash
 from gr00t_ros.training.samples import DatasetSource
-from gr00t_ros.training.stream import SampleStream
+from gr00t_ros.training.stream import DEFAULT_OPEN_SHARDS, SampleStream
 from gr00t_ros.training.trainer import Finetuner, Interruption
 
 Tell = Callable[[str], None]
@@ -285,7 +285,10 @@ class Run:
         sources = [recording.training for recording in self.recordings]
 
         def make(start_batch: int) -> DataLoader[Any]:
-            stream = self._stream(sources, processor, start_batch=start_batch, lanes=lanes)
+            open_shards = options.open_shards or DEFAULT_OPEN_SHARDS
+            stream = self._stream(
+                sources, processor, start_batch=start_batch, lanes=lanes, open_shards=open_shards
+            )
             return training_loader(stream, options.workers, pin_memory=process.device_type == "cuda")
 
         return make

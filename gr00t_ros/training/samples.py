@@ -25,8 +25,7 @@ from gr00t_ros.errors import DatasetError
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.training.pointing import HEAD, WIDTH, Pointing
 
-# Episodes whose rows are kept at hand: more than are open at a time. One of 1000 rows of 100 numbers takes
-# 0.8 MB.
+# Episodes whose rows are kept at hand at least. One of 1000 rows of 100 numbers takes 0.8 MB.
 KEPT_EPISODES = 32
 
 
@@ -55,6 +54,7 @@ class OpenSource:
     """A source, opened and looked through: every file that training will need is there.
 
     ``episodes`` are the numbers of those to use; episodes without rows are left out, and are in ``empty``.
+    ``kept_episodes`` is how many of those read last are not read again: more than are in use at a time.
 
     Raises:
         DatasetError: it cannot be read, does not fit ``modality``, or has no row that can be a sample.
@@ -67,6 +67,7 @@ class OpenSource:
         *,
         state_widths: Mapping[str, int] | None = None,
         action_widths: Mapping[str, int] | None = None,
+        kept_episodes: int = KEPT_EPISODES,
     ) -> None:
         if not (math.isfinite(source.weight) and source.weight > 0):
             raise DatasetError(f"{source.path}: its weight is {source.weight}, expected a number above 0")
@@ -86,6 +87,7 @@ class OpenSource:
         self.episodes = tuple(number for number in chosen if number not in self.empty)
         self._check_files()
         self._kept: OrderedDict[int, Episode] = OrderedDict()
+        self._kept_episodes = kept_episodes
 
     def _point_reader(self, pointing: Pointing, modality: Mapping[str, ModalityConfig]) -> WindowReader:
         """Reads nothing but the point, which is not among the network's states."""
@@ -136,7 +138,7 @@ class OpenSource:
         episode = self.dataset.episode(number)
         self.reader.rows(episode)  # says when the timestamps contradict the dataset's fps
         self._kept[number] = episode
-        if len(self._kept) > KEPT_EPISODES:
+        if len(self._kept) > self._kept_episodes:
             self._kept.popitem(last=False)
         return episode
 

@@ -22,7 +22,14 @@ from gr00t_ros.errors import DatasetError, Gr00tRosError
 from gr00t_ros.training.collate import collate
 from gr00t_ros.training.dataset_statistics import training_statistics
 from gr00t_ros.training.order import AUGMENTATION, Draw, Drawing, StreamOrder, cut, generator, mixture
-from gr00t_ros.training.samples import DatasetSource, LoadedShard, OpenSource, encode, load_shard
+from gr00t_ros.training.samples import (
+    KEPT_EPISODES,
+    DatasetSource,
+    LoadedShard,
+    OpenSource,
+    encode,
+    load_shard,
+)
 
 __all__ = ["DatasetSource", "SampleStream", "collate", "training_statistics"]
 
@@ -30,7 +37,9 @@ __all__ = ["DatasetSource", "SampleStream", "collate", "training_statistics"]
 # to 250 frames in files of common encoders, which longer shards share among more rows.
 DEFAULT_SHARD_ROWS = 64
 # Samples are drawn from this many places at a time: 512 rows, eight batches of 64. Frames of one camera at
-# 256 x 256 take 100 MB for that.
+# 256 x 256 take 100 MB for that. Where episodes are shorter than a shard, each in a scene of its own, that is
+# few scenes for many batches: a network without pretraining then learns those instead of how to see, and
+# needs 100 and more.
 DEFAULT_OPEN_SHARDS = 8
 
 
@@ -110,6 +119,8 @@ class SampleStream(IterableDataset[dict[str, Any]]):
                 processor.modality(source.tag),
                 state_widths=processor.state_widths(source.tag),
                 action_widths=processor.action_widths(source.tag),
+                # A worker can have several lanes, each with its own open shards.
+                kept_episodes=max(KEPT_EPISODES, open_shards * (lanes or 1) + 1),
             )
             for source in sources
         ]

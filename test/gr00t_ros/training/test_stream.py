@@ -25,9 +25,12 @@ from gr00t_ros.training import stream as stream_module
 from gr00t_ros.training.collate import to_device
 from gr00t_ros.training.loader import training_loader
 from gr00t_ros.training.order import AUGMENTATION, StreamOrder, cut, generator
+from gr00t_ros.training.preparing import prepare_processor
+from gr00t_ros.training.running import Run
 from gr00t_ros.training.stream import DatasetSource, SampleStream, training_statistics
 from support_datasets import CAMERAS, write_dataset
 from support_samples import CONFIG, HORIZON, OTHER, SAMPLES, SMALL_IMAGES, TAG, Rows, modality, processor_for
+from support_training import options
 
 torch.set_num_threads(1)
 
@@ -171,6 +174,41 @@ def test_no_more_shards_are_in_memory_than_are_open(two: Any, monkeypatch: pytes
     for _ in islice(stream, 100):
         assert sum(shard() is not None for shard in alive) <= ORDER["open_shards"]
     assert len(alive) > 10
+
+
+def test_rows_of_an_open_episode_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = [DatasetSource(write_dataset(tmp_path / "short", lengths=(4,) * 6), TAG)]
+    processor = processor_for(sources)
+    monkeypatch.setattr(stream_module, "KEPT_EPISODES", 1)
+    asked: Counter[int] = Counter()
+    episode = LeRobotDataset.episode
+
+    def counting(self: LeRobotDataset, number: int) -> Any:
+        asked[number] += 1
+        return episode(self, number)
+
+    monkeypatch.setattr(LeRobotDataset, "episode", counting)
+    stream = SampleStream(sources, processor, seed=4, batch_size=4, open_shards=6)
+    assert len(list(islice(stream, 24))) == 24
+    assert asked == Counter(range(6))
+
+
+@pytest.mark.parametrize("open_shards", [1, 3])
+def test_a_run_draws_from_as_many_shards_as_it_is_told(
+    open_shards: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = Run.prepare(options(tmp_path, batch_size=8, open_shards=open_shards))
+    processor = prepare_processor(prepared.options, prepared.base, prepared.recordings, lambda _: None)
+    seen: set[int] = set()
+    load = stream_module.load_shard
+
+    def recording(source: Any, processor: Any, episode: int, rows: Sequence[int]) -> Any:
+        seen.add(episode)
+        return load(source, processor, episode, rows)
+
+    monkeypatch.setattr(stream_module, "load_shard", recording)
+    next(iter(prepared.loader(processor, 1)(0)))  # 8 of 12, 10 and 8 rows
+    assert len(seen) == open_shards
 
 
 def test_two_ranks_see_different_rows_and_together_all(one: Any) -> None:
