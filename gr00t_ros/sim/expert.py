@@ -40,8 +40,6 @@ SPEED = 1.2
 ACCELERATION = 4.0
 # A closed gripper, rad: a finger to point with.
 CLOSED = 0.0
-# After a kick upwards the arm may be too short for the way out: it comes down first, bent by this, m.
-BENT = 0.005
 # The law is integrated in steps of this length, s, so that the acceleration limit shapes the motion.
 _FINE = 0.01
 
@@ -79,14 +77,14 @@ class Expert:
         distance = math.hypot(target[0] - here[0], target[1] - here[1])
         low = top - PRESS
         descent = min(max(CRUISE, low), low + SLOPE * max(0.0, distance - FUNNEL))
-        # Where the tip would be one time constant later.
-        sunk = height + _bounded(descent - height, SINK_SPEED * TIME_CONSTANT)
-        out = reach + _bounded(goal[1] - reach, REACH_SPEED * TIME_CONSTANT)
+        # Where the tip would be one time constant later. The arm that was kicked up is too short for the way
+        # out: it comes down first.
         carrot = (
             pan + _bounded(goal[0] - pan, PAN_SPEED * TIME_CONSTANT),
-            min(out, self._kinematics.farthest(sunk, PITCH) - BENT),
-            sunk,
+            reach + _bounded(goal[1] - reach, REACH_SPEED * TIME_CONSTANT),
+            height + _bounded(descent - height, SINK_SPEED * TIME_CONSTANT),
         )
+        carrot = self._kinematics.within_reach(carrot, PITCH)
         aim = np.array([*self._kinematics.solve(carrot, PITCH), 0.0, CLOSED])
         wanted = (aim - self.command) / TIME_CONSTANT
         return wanted * min(1.0, SPEED / max(float(np.abs(wanted).max()), 1e-9))

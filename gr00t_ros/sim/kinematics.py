@@ -26,6 +26,8 @@ Values = NDArray[np.float64]
 # The joints of the chain, in its order, and the point between the fingertips.
 _CHAIN = ("upper_arm", "lower_arm", "wrist")
 _TIP = "gripperframe"
+# So much shorter than stretched the arm stays, m: the last millimetres cost large turns.
+_BENT = 0.005
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,22 @@ class Kinematics:
         x, y = float(point[0]) - self.axis[0], float(point[1]) - self.axis[1]
         return math.atan2(-y, x), math.hypot(x, y), float(point[2])
 
-    def farthest(self, height: float, pitch: float) -> float:
-        """How far from the pan axis the stretched arm brings the tip at a height (m) and a pitch (rad), m."""
-        upper, lower, hand = self.links
-        z = height - hand.length * math.sin(hand.angle - pitch) - self.shoulder[1]
-        across = math.sqrt(max(0.0, (upper.length + lower.length) ** 2 - z**2))
-        return self.shoulder[0] + across + hand.length * math.cos(hand.angle - pitch)
+    def within_reach(self, pose: tuple[float, float, float], pitch: float) -> tuple[float, float, float]:
+        """The pose itself, or the nearest one that the arm reaches with this pitch of the hand (rad)."""
+        pan, reach, height = pose
+        upper, lower, _ = self.links
+        x, z = self._wrist(pose, pitch)
+        far = math.hypot(x, z)
+        bounds = abs(upper.length - lower.length) + _BENT, upper.length + lower.length - _BENT
+        share = min(max(far, bounds[0]), bounds[1]) / max(far, 1e-9)
+        return pan, reach + (share - 1.0) * x, height + (share - 1.0) * z
+
+    def _wrist(self, pose: tuple[float, float, float], pitch: float) -> tuple[float, float]:
+        """Reach and height of the wrist joint from the lift joint, m."""
+        _, reach, height = pose
+        turned = self.links[2].angle - pitch
+        x = reach - self.links[2].length * math.cos(turned) - self.shoulder[0]
+        return x, height - self.links[2].length * math.sin(turned) - self.shoulder[1]
 
     def solve(self, pose: tuple[float, float, float], pitch: float) -> Values:
         """Pan, lift, elbow and wrist flex [4] (rad) that bring the tip there, elbow up.
@@ -106,9 +118,8 @@ class Kinematics:
         Raises SimulationError for a place that is out of reach with this pitch.
         """
         pan, reach, height = pose
-        upper, lower, hand = self.links
-        x = reach - hand.length * math.cos(hand.angle - pitch) - self.shoulder[0]
-        z = height - hand.length * math.sin(hand.angle - pitch) - self.shoulder[1]
+        upper, lower, _ = self.links
+        x, z = self._wrist(pose, pitch)
         far = math.hypot(x, z)
         bend = (upper.length**2 + lower.length**2 - far**2) / (2.0 * upper.length * lower.length)
         if not -1.0 <= bend <= 1.0:

@@ -26,7 +26,7 @@ from gr00t_ros.nodes.sim_task import OUTCOMES, STATE, TOPIC
 from gr00t_ros.nodes.task_referee import TaskReferee
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.share import config_file
-from gr00t_ros.sim.expert import Expert
+from gr00t_ros.sim.expert import SPEED, Expert
 from gr00t_ros.sim.kinematics import Kinematics
 from gr00t_ros.sim.reaching import LATE, RUNNING, SUCCESS, WRONG
 from gr00t_ros.sim.reaching_episodes import KINDS
@@ -166,7 +166,8 @@ class ExpertPolicy:
         message = self._joints[-1]
         order = [message.name.index(joint) for joint in JOINTS]
         expert = Expert(self._kinematics, np.array(message.position)[order])
-        expert.speed = np.array(message.velocity)[order]
+        # On a machine that stalls a measured speed may be old: within what the expert goes at itself.
+        expert.speed = np.clip(np.array(message.velocity)[order], -SPEED, SPEED)
         target = np.array([state["target_x"], state["target_y"], state["target_z"]])
         rows = np.stack([expert.follow(target, state["target_top"], step_ns / 1e9)[0] for _ in range(16)])
         groups = tuple(

@@ -55,13 +55,16 @@ def test_the_whole_work_area_is_within_every_joint_s_limits(arm: SimulatedSO101)
                     assert limits[name].min + 0.05 <= value <= limits[name].max - 0.05, (name, pose)
 
 
-def test_the_stretched_arm_reaches_so_far_and_no_farther(arm: SimulatedSO101) -> None:
+def test_the_nearest_place_within_reach_is_reached(arm: SimulatedSO101) -> None:
     kinematics = Kinematics.of(arm.model)
-    for height in (0.02, 0.1, 0.2):
-        far = kinematics.farthest(height, PITCH)
-        assert abs(kinematics.solve((0.0, far - 1e-6, height), PITCH)).max() < np.pi
-        with pytest.raises(SimulationError, match="the two links reach"):
-            kinematics.solve((0.0, far + 1e-6, height), PITCH)
+    inside = (0.3, 0.25, 0.05)
+    assert kinematics.within_reach(inside, PITCH) == pytest.approx(inside, abs=1e-12)
+    for pose in ((0.3, 0.6, 0.1), (0.3, 0.1, 0.9), (-0.2, 0.3, 0.2), (0.0, 0.11, 0.255), (0.0, -0.5, -0.5)):
+        nearest = kinematics.within_reach(pose, PITCH)
+        joints = kinematics.solve(nearest, PITCH)
+        np.testing.assert_allclose(kinematics.tip(np.append(joints, (0.0, 0.0))), nearest, atol=1e-9)
+        assert nearest[0] == pose[0]
+        assert np.hypot(nearest[1] - pose[1], nearest[2] - pose[2]) > 0.0
 
 
 def test_a_place_out_of_reach_is_refused_with_the_numbers(arm: SimulatedSO101) -> None:
