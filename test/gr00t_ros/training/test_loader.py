@@ -31,12 +31,14 @@ torch.set_num_threads(1)
 
 # Endless, with the dataset and processor that the arguments name; says when batches come.
 SCRIPT = """
-import sys
+import signal, sys
 from pathlib import Path
 from gr00t_model.processing import Gr00tProcessor
 from gr00t_ros.training.loader import training_loader
 from gr00t_ros.training.stream import DatasetSource, SampleStream
 
+# Also where the tests run in a shell's background, which ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 source = DatasetSource(Path(sys.argv[1]), sys.argv[2])
 stream = SampleStream([source], Gr00tProcessor.from_pretrained(sys.argv[3]), seed=0, batch_size=4)
 try:
