@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -163,10 +164,11 @@ class Look(TrainerCallback):
 def _without_compiling() -> None:
     """DeepSpeed would compile an operation for processes on one CPU when it starts; it works without."""
     try:
-        import deepspeed.comm.torch
+        # Not `import deepspeed.comm.torch`: by that name the package has torch itself.
+        backend: Any = import_module("deepspeed.comm.torch")
     except ImportError:
         return
-    deepspeed.comm.torch.build_shm_op = lambda: None
+    backend.build_shm_op = lambda: None
 
 
 if __name__ == "__main__":
