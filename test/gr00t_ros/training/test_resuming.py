@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from gr00t_ros.share import robot_file
 from gr00t_ros.training import saving
 from gr00t_ros.training.options import Options, TrainingError
-from gr00t_ros.training.running import Outcome
+from gr00t_ros.training.running import Outcome, Run
 from support_training import base, options, read_json, recording, run, trained
 
 torch.set_num_threads(1)
@@ -119,6 +120,22 @@ def test_a_run_is_known_by_what_is_in_its_files(whole: tuple[Options, Outcome], 
         run(moved, resume="")
     yaml.write_text(text)
     assert run(moved, resume="").losses == whole[1].losses
+
+
+def test_so_is_a_configuration_for_deepspeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gr00t_ros.training.processes.find_spec", lambda name: object())
+    file = tmp_path / "zero.json"
+    chosen = options(tmp_path / "run")
+    known = replace(Run.prepare(chosen), options=replace(chosen, deepspeed=str(file)))
+    found = []
+    for stage in (1, 2):
+        file.write_text(json.dumps({"zero_optimization": {"stage": stage}}))
+        found.append(known._identity(("data",), "base"))
+    assert [one.pop("deepspeed") for one in found] == [
+        {"zero_optimization": {"stage": 1}},
+        {"zero_optimization": {"stage": 2}},
+    ]
+    assert found[0] == found[1]
 
 
 def test_state_of_the_run_is_what_the_library_knows(whole: tuple[Options, Outcome]) -> None:
