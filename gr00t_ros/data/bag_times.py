@@ -65,8 +65,8 @@ class MessageTimes:
         set."""
         return [
             f"{topic}: {len(back)} frames are stamped before the frame that came before them, by up to "
-            f"{max(back) / 1e9:.3f} s, and are taken in the order of their stamps: was a clock set back, or "
-            "do two cameras publish there?"
+            f"{max(back) / 1e9:.3f} s, and are taken in the order of their stamps: was a clock set back, do "
+            "two cameras publish there, or does the recorder compress with several threads?"
             for topic, back in self._back.items()
             if back
         ]
