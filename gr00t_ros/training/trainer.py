@@ -30,6 +30,7 @@ from gr00t_model.tensor_files import Spec, write_tensors
 from gr00t_ros.training import saving
 from gr00t_ros.training.collate import to_device
 from gr00t_ros.training.deploying import Deployment
+from gr00t_ros.training.loader import workers_explained
 from gr00t_ros.training.noise import EVALUATION, noise_and_time, sample_numbers
 from gr00t_ros.training.options import TrainingError
 from gr00t_ros.training.pointing import HEAD, NOWHERE, Pointed, PointingCount, figures, pointed
@@ -273,10 +274,11 @@ class Finetuner(Trainer):
             shutil.rmtree(partial, ignore_errors=True)
         self._meet()
         try:
-            super()._save_checkpoint(model, trial)
-            self._meet()
-            if self.args.should_save:
-                saving.publish(saving.folder(partial, step), saving.folder(self.output, step))
+            with workers_explained():  # one that is killed meanwhile is not the disk's fault
+                super()._save_checkpoint(model, trial)
+                self._meet()
+                if self.args.should_save:
+                    saving.publish(saving.folder(partial, step), saving.folder(self.output, step))
         except (
             OSError,
             RuntimeError,
