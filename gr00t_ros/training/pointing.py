@@ -2,10 +2,12 @@
 """Pointing: an auxiliary loss that teaches a network without pretraining which thing an instruction means.
 
 The dataset knows where in a camera's picture the named thing is, as two values (u, v) of a state that the
-network does not get. A linear layer gives each image token, as the backbone hands it to the action head, one
-number; the loss is the cross-entropy for the token that the thing is on. Text comes first in the prompt and
-the language model is causal, so image tokens know what is asked for. The layer is of the training only: what
-is deployed has neither it nor the state.
+network does not get. A linear layer gives each image token, as the backbone hands it to the action head,
+three numbers. The loss is the cross-entropy of the first for the token that the thing is on, and the squared
+distance, in tokens, of that token's two others from where the thing is in the picture: a token that is found
+but does not say where it is helps no action. Text comes first in the prompt and the language model is causal,
+so image tokens know what is asked for. The layer is of the training only: what is deployed has neither it nor
+the state.
 """
 
 from __future__ import annotations
@@ -79,8 +81,8 @@ class Pointing:
     def label(
         self, point: tuple[float, float], images: Sequence[Tensor], modality: Mapping[str, ModalityConfig]
     ) -> Tensor:
-        """int64 [1]: number of the token among all image tokens of a sample, ``NOWHERE`` where none shows the
-        point.
+        """float32 [1, 3]: number of the token among all image tokens of a sample, and the point's place from
+        the picture's centre in tokens, to the right and down. (``NOWHERE``, 0, 0) where no token shows it.
 
         Args:
             point: (u, v) in the newest picture of the camera, as the network sees it.
@@ -88,32 +90,34 @@ class Pointing:
         """
         u, v = point
         if not (0.0 <= u < 1.0 and 0.0 <= v < 1.0):
-            return torch.tensor([NOWHERE])
+            return torch.tensor([[NOWHERE, 0.0, 0.0]])
         cameras = modality["video"].modality_keys
         number = len(images) - len(cameras) + cameras.index(self.view(modality))
         grids = [(image.shape[2] // PATCH_MULTIPLE, image.shape[3] // PATCH_MULTIPLE) for image in images]
         rows, columns = grids[number]
         before = sum(height * width for height, width in grids[:number])
-        return torch.tensor([before + int(v * rows) * columns + int(u * columns)])
+        number = before + int(v * rows) * columns + int(u * columns)
+        return torch.tensor([[number, (u - 0.5) * columns, (v - 0.5) * rows]])
 
 
 class PointingHead(nn.Module):
-    """One number for each token, from the backbone's feature of it."""
+    """For each token, from the backbone's feature of it: whether it is the one, and if it is, where the thing
+    is."""
 
     def __init__(self, width: int, seed: int) -> None:
         super().__init__()
-        # A bias would be the same for all tokens of a picture, and cross-entropy does not see it.
-        self.weight = nn.Parameter(initial_value(f"{HEAD}.weight", (1, width), seed))
+        # No bias: cross-entropy does not see one, and places are counted from the picture's centre.
+        self.weight = nn.Parameter(initial_value(f"{HEAD}.weight", (3, width), seed))
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, L, width] to float32 [B, L]."""
-        return (features.float() @ self.weight.float().T)[..., 0]
+        """[B, L, width] to float32 [B, L, 3]: logit, x, y."""
+        return features.float() @ self.weight.float().T
 
 
 @dataclass(frozen=True)
 class Pointed:
-    """Sums over the samples of a batch that have a label: cross-entropy (nats), how many tokens were right,
-    how many samples there were."""
+    """Sums over the samples of a batch that have a label: loss (nats and squared tokens), how many tokens
+    were right, how many samples there were."""
 
     loss: Tensor
     right: Tensor
@@ -126,32 +130,35 @@ def pointed(head: nn.Module, features: Tensor, is_image: Tensor, label: Tensor) 
     Args:
         features: [B, L, width] of the backbone.
         is_image: bool [B, L].
-        label: int64 [B], see :meth:`Pointing.label`.
+        label: [B, 3], see :meth:`Pointing.label`.
     """
-    logits = head(features).masked_fill(~is_image, -torch.inf)
-    wanted = is_image & (is_image.cumsum(1) - 1 == label[:, None])
-    losses = -logits.log_softmax(1).masked_fill(~wanted, 0.0).sum(1)
-    known = label != NOWHERE
+    said = head(features)
+    logits, places = said[..., 0].masked_fill(~is_image, -torch.inf), said[..., 1:]
+    wanted = is_image & (is_image.cumsum(1) - 1 == label[:, :1])
+    known = label[:, 0] != NOWHERE
+    surprise = -logits.log_softmax(1).masked_fill(~wanted, 0.0).sum(1)
+    distance = (places - label[:, None, 1:]).square().sum(2).masked_fill(~wanted, 0.0).sum(1)
     best = logits.argmax(1, keepdim=True)
     right = wanted.gather(1, best)[:, 0]
-    return Pointed(losses.sum(), right.sum(), known.sum())
+    return Pointed((surprise + distance).sum(), right.sum(), known.sum())
 
 
 class PointingCount:
-    """The figures since they were last told, of this process."""
+    """The figures since they were last told, of this process. They stay where they were computed until then,
+    so that nobody waits for a GPU."""
 
     def __init__(self) -> None:
-        self._sums = [0.0, 0.0, 0.0]
+        self._sums: Tensor | None = None
 
     def add(self, result: Pointed) -> None:
         """One batch more."""
-        new = (result.loss, result.right, result.count)
-        self._sums = [total + float(value.detach()) for total, value in zip(self._sums, new, strict=True)]
+        new = torch.stack([value.detach().double() for value in (result.loss, result.right, result.count)])
+        self._sums = new if self._sums is None else self._sums + new
 
     def take(self) -> list[float]:
         """Loss, right ones, samples; they begin anew."""
-        taken, self._sums = self._sums, [0.0, 0.0, 0.0]
-        return taken
+        taken, self._sums = self._sums, None
+        return [0.0, 0.0, 0.0] if taken is None else [float(value) for value in taken]
 
 
 def figures(sums: Sequence[float], prefix: str = "") -> dict[str, float]:

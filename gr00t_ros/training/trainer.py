@@ -121,7 +121,7 @@ class Finetuner(Trainer):
             numbers = sample_numbers(first + part, args.process_index, args.world_size, size)
             batch.update(self._drawn(batch, numbers))
         counted = float(sum(batch["action_mask"].sum(dtype=torch.float64) for batch in batches))
-        labelled = float(sum((batch[HEAD] != NOWHERE).sum() for batch in batches if HEAD in batch))
+        labelled = float(sum((batch[HEAD][:, 0] != NOWHERE).sum() for batch in batches if HEAD in batch))
         total, stopping, self._pointed_samples = self._sum_over_processes(
             counted, float(self._interruption.asked), labelled
         )

@@ -34,10 +34,12 @@ MODALITY = {
 
 def test_the_label_is_the_token_under_the_point() -> None:
     images = [torch.zeros(1, 3, 56, 84)] * 4  # two times, two cameras; two rows of three tokens each
-    assert int(Pointing("where", "wrist").label((0.99, 0.51), images, MODALITY)) == 3 * 6 + 5
-    assert int(Pointing("where", "").label((0.0, 0.0), images, MODALITY)) == 2 * 6
+    wrist = Pointing("where", "wrist").label((0.9, 0.75), images, MODALITY)
+    torch.testing.assert_close(wrist, torch.tensor([[3 * 6 + 5, 0.4 * 3, 0.25 * 2]]))
+    front = Pointing("where", "").label((0.0, 0.0), images, MODALITY)
+    torch.testing.assert_close(front, torch.tensor([[2 * 6, -1.5, -1.0]]))
     for outside in ((1.0, 0.5), (-0.01, 0.5), (0.5, 1.2)):
-        assert int(Pointing("where", "").label(outside, images, MODALITY)) == NOWHERE
+        assert Pointing("where", "").label(outside, images, MODALITY)[0].tolist() == [NOWHERE, 0, 0]
 
 
 def test_the_network_does_not_get_the_answer() -> None:
@@ -51,14 +53,18 @@ def test_the_network_does_not_get_the_answer() -> None:
 def test_the_loss_is_that_on_paper() -> None:
     """Three samples; the first has image tokens with the numbers 1, 2 and 3, text beside them."""
     head = PointingHead(1, seed=0)
-    torch.nn.init.ones_(head.weight)
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[1.0], [0.5], [-1.0]]))
     features = torch.tensor([[9.0, 1, 2, 3, 9], [9, 0, 0, 0, 9], [9, 5, 6, 7, 9]])[:, :, None]
     is_image = torch.tensor([[False, True, True, True, False]] * 3)
-    result = pointed(head, features, is_image, torch.tensor([2, 0, NOWHERE]))
+    label = torch.tensor([[2.0, 2, -1], [0, 0.5, 0], [NOWHERE, 0, 0]])
+    result = pointed(head, features, is_image, label)
     first = -math.log(math.exp(3) / (math.exp(1) + math.exp(2) + math.exp(3)))
-    assert float(result.loss.detach()) == pytest.approx(first + math.log(3))
+    # The first says (1.5, -3), the second (0, 0).
+    assert float(result.loss.detach()) == pytest.approx(first + 0.25 + 4 + math.log(3) + 0.25)
     assert (int(result.right), int(result.count)) == (2, 2)
-    assert int(pointed(head, features, is_image, torch.tensor([0, 1, 2])).right) == 1
+    other = torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0]])
+    assert int(pointed(head, features, is_image, other).right) == 1
 
 
 def test_gradients_reach_the_eyes() -> None:
@@ -67,7 +73,7 @@ def test_gradients_reach_the_eyes() -> None:
     inputs = tiny_inputs(model.config, size=56)  # four tokens
     is_image = inputs["input_ids"] == model.config.image_token_id
     head = PointingHead(model.config.backbone_embedding_dim, seed=0)
-    label = torch.tensor([1] * len(is_image))
+    label = torch.tensor([[1.0, 0.5, 0.5]] * len(is_image))
     pointed(head, model(inputs)["backbone_features"], is_image, label).loss.backward()
     eagle = model.backbone.model
     embeddings = eagle.vision_model.vision_model.embeddings
