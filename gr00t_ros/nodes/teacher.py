@@ -29,6 +29,8 @@ from gr00t_ros.srv import StartEpisode
 RECORDER = "/gr00t/episode_recorder"
 # For the simulator and the recorder to appear, and for the recorder to close a bag.
 PATIENCE_S = 30.0
+# For a recorder that has just appeared to hear what it needs.
+GRACE_S = 5.0
 
 Values = NDArray[np.float64]
 Output = tuple[Publisher, ActionGroupConfig, list[int]]
@@ -89,8 +91,17 @@ class Teacher(Node):
             publisher.publish(command_msg(command, now_ns))
 
     def begin_episode(self, instruction: str) -> None:
-        """The recorder begins."""
-        self.call(self._start, StartEpisode.Request(instruction=instruction))
+        """The recorder begins. One that has just been started may refuse, since it has not heard the
+        simulated time yet, so it is asked again for a while."""
+        end = time.monotonic() + GRACE_S
+        while True:
+            try:
+                self.call(self._start, StartEpisode.Request(instruction=instruction))
+                return
+            except Gr00tRosError:
+                if time.monotonic() > end:
+                    raise
+            self.spin_until(time.monotonic() + 0.2)
 
     def end_episode(self, *, keep: bool = True) -> None:
         """The recorder ends the episode, and keeps it or throws it away."""

@@ -58,7 +58,8 @@ def test_demonstrations_are_the_expert_s_row_for_row(processes: ProcessStarter, 
             action = np.concatenate([row.action["arm"], row.action["gripper"]])
             np.testing.assert_allclose(action, expected.action[place], atol=5e-3)
             np.testing.assert_allclose(row.state["named_object"], expected.where[place], atol=5e-3)
-            assert row.instruction == expected.instruction[place]
+            # An instruction has no stamp: a busy recorder may hear it after its picture.
+            assert row.instruction in expected.instruction[max(place - 1, 0) : place + 1]
         assert len({row.instruction for row in rows}) == (2 if kind == "swapped" else 1)
 
 
