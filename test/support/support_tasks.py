@@ -120,6 +120,7 @@ class TaskClient:
 
         self._graph, self._kind = graph, RunTask
         self._client = ActionClient(graph.node, RunTask, "/gr00t/run_task")
+        self._last: Goal | None = None
 
     def connect(self) -> None:
         """Until the server knows this client: rmw_fastrtps drops answers to one that it does not know yet. A
@@ -139,7 +140,15 @@ class TaskClient:
 
     def send(self, instruction: str, time_limit: float = 0.0) -> Goal:
         request = self._kind.Goal(instruction=instruction, time_limit=time_limit)
-        return Goal(self._graph, self._client, request)
+        self._last = Goal(self._graph, self._client, request)
+        return self._last
+
+    def restore(self) -> None:
+        """No task is under way any more: a test that failed may have left one."""
+        if self._last is not None and self._last.accepted and not self._last.ended:
+            self._last.cancel()
+            self._last.result()
+        self._last = None
 
 
 def swaying(message: Any) -> Any:

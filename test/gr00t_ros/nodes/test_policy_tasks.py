@@ -35,6 +35,7 @@ def bench(running: PolicyBench) -> PolicyBench:
     running.robot.restore()
     running.freeze()
     running.executor.restore()
+    running.client.restore()
     assert running.node.set(still_time=0.0, task_patience=5.0, replan_below=0.0) == []
     running.until(IDLE)
     return running
@@ -86,7 +87,10 @@ def test_a_task_runs_tells_how_far_it_is_and_stops_when_canceled(bench: PolicyBe
     bench.graph.wait_until(lambda: goal.feedback and goal.feedback[-1].chunks > 3, "feedback")
     feedback = goal.feedback[-1]
     assert feedback.phase == feedback.RUNNING
-    assert goal.feedback[0].phase == feedback.STARTING
+    # rclpy drops what arrives before the goal's answer, which the first of it may do.
+    assert goal.feedback[0].phase in (feedback.STARTING, feedback.RUNNING)
+    phases = [message.phase for message in goal.feedback]
+    assert phases == sorted(phases)
     assert feedback.latency > 0.0
     assert 0.0 < feedback.remaining_plan < 1.0
     elapsed = [message.elapsed for message in goal.feedback]
