@@ -87,10 +87,9 @@ def test_a_task_runs_tells_how_far_it_is_and_stops_when_canceled(bench: PolicyBe
     bench.graph.wait_until(lambda: goal.feedback and goal.feedback[-1].chunks > 3, "feedback")
     feedback = goal.feedback[-1]
     assert feedback.phase == feedback.RUNNING
-    # rclpy drops what arrives before the goal's answer, which the first of it may do.
-    assert goal.feedback[0].phase in (feedback.STARTING, feedback.RUNNING)
-    phases = [message.phase for message in goal.feedback]
-    assert phases == sorted(phases)
+    # rclpy drops what arrives before the goal's answer, so STARTING need not have been heard.
+    started = [message.phase != feedback.STARTING for message in goal.feedback]
+    assert started == sorted(started)
     assert feedback.latency > 0.0
     assert 0.0 < feedback.remaining_plan < 1.0
     elapsed = [message.elapsed for message in goal.feedback]
