@@ -36,6 +36,7 @@ pytestmark = [
 ]
 ROBOT = REPO / "config/robots/so101_reach.yaml"
 SEED, KINDS = 40, ("static", "swapped")
+LATE = 10  # rows, 1 s of simulated time
 
 
 def test_demonstrations_are_the_expert_s_row_for_row(processes: ProcessStarter, tmp_path: Path) -> None:
@@ -58,8 +59,9 @@ def test_demonstrations_are_the_expert_s_row_for_row(processes: ProcessStarter, 
             action = np.concatenate([row.action["arm"], row.action["gripper"]])
             np.testing.assert_allclose(action, expected.action[place], atol=5e-3)
             np.testing.assert_allclose(row.state["named_object"], expected.where[place], atol=5e-3)
-            # An instruction has no stamp: a busy recorder may hear it after its picture.
-            assert row.instruction in expected.instruction[max(place - 1, 0) : place + 1]
+            # An instruction has no stamp: the recorder may hear it some pictures late, as simulated time is
+            # faster than real time, but never early.
+            assert row.instruction in expected.instruction[max(place - LATE, 0) : place + 1]
         assert len({row.instruction for row in rows}) == (2 if kind == "swapped" else 1)
 
 
