@@ -40,9 +40,11 @@ class MessageTimes:
         self._far: str = ""  # one whose messages are stamped by another clock
         self._told: set[str] = set()  # the topics of which that is known
         self._count: Counter[str] = Counter()
-        # The newest stamp of each camera in this stretch of time, and by how much (ns) later ones went back.
+        # The newest stamp of each camera in this stretch of time; how many later ones went back, and by how
+        # much at most (ns).
         self._newest = {s.topic: 0 for s in robot.video.values() if s.stamp == HEADER}
-        self._back: dict[str, list[int]] = {topic: [] for topic in self._newest}
+        self._back: Counter[str] = Counter()
+        self._furthest_ns: Counter[str] = Counter()
         self._arrived_ns = 0
 
     def of(self, stored: Stored) -> int:
@@ -64,11 +66,11 @@ class MessageTimes:
         """The cameras whose stamps are not in order, though nothing says that the recorder's clock was
         set."""
         return [
-            f"{topic}: {len(back)} frames are stamped before the frame that came before them, by up to "
-            f"{max(back) / 1e9:.3f} s, and are taken in the order of their stamps: was a clock set back, do "
-            "two cameras publish there, or does the recorder compress with several threads?"
-            for topic, back in self._back.items()
-            if back
+            f"{topic}: {count} frames are stamped before the frame that came before them, by up to "
+            f"{self._furthest_ns[topic] / 1e9:.3f} s, and are taken in the order of their stamps: was a "
+            "clock set back, do two cameras publish there, or does the recorder compress with several "
+            "threads?"
+            for topic, count in self._back.items()
         ]
 
     def _time(self, stored: Stored) -> int:
@@ -91,7 +93,8 @@ class MessageTimes:
             self._newest = dict.fromkeys(self._newest, 0)
         self._arrived_ns = receive_ns
         if time_ns < self._newest[topic]:
-            self._back[topic].append(self._newest[topic] - time_ns)
+            self._back[topic] += 1
+            self._furthest_ns[topic] = max(self._furthest_ns[topic], self._newest[topic] - time_ns)
         self._newest[topic] = max(self._newest[topic], time_ns)
 
     def _compare(self, topic: str, late_ns: int) -> None:

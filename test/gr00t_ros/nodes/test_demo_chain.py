@@ -95,12 +95,8 @@ def test_a_known_chunk_is_played_back_exactly(processes: ProcessStarter, graph: 
     end = chunk.groups[0].values[-1]
     graph.wait_until(lambda: np.allclose(joints[-1].position[:5], end, atol=0.02), f"the arm at {end}")
 
-    assert status[-1].chunks_accepted == 1
-    late, stops = status[-1].late_periods, status[-1].stops
-    if late or stops > 1:
-        # Then it had to catch up, or to hold for want of joint states. The plan's end is a stop too.
-        pytest.skip(f"a machine that stalls: {late} late periods, {stops - 1} stops before the plan's end")
     assert status[-1].commands_clipped == 0, "the path keeps every limit: nothing may be changed on the way"
+    assert status[-1].chunks_accepted == 1
     timeline = Timeline()
     timeline.add(chunk)
     # A motion begins where the arm is measured and goes over to its plan; it ends with a slow-down.
