@@ -45,6 +45,7 @@ from gr00t_ros.robot_types import MERGES, REPLACE
 from gr00t_ros.sim.lock_step import RTC, Conditions, LockStep, Run
 from gr00t_ros.sim.reaching import SUCCESS, WRONG, ReachingTask
 from gr00t_ros.sim.reaching_episodes import KINDS, STATIC
+from gr00t_ros.system import REACHING_PICTURE
 
 ROBOT = Path(__file__).parents[1] / "config/robots/so101_reach.yaml"
 MODES = (*MERGES, RTC)
@@ -219,7 +220,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--noise-seed", type=int, default=0, help="seed of the chunks' noise, losses and pixels"
     )
-    parser.add_argument("--size", type=int, default=128, help="edge of the pictures, pixels")
+    parser.add_argument("--size", type=int, default=REACHING_PICTURE, help="edge of the pictures, pixels")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")

@@ -23,8 +23,8 @@ REACH = "reach"
 NO_TASK, AUTO = "none", "auto"
 # The arm presses on what it touches, and is then held back from its command by so much at most, rad.
 PRESSING_ERROR = 0.5
-# Edge of the pictures that the shipped checkpoint of this task was trained on, pixels.
-REACHING_PICTURE = 128
+# Edge of that task's pictures, pixels: five of the network's tokens, so that nothing has to scale them.
+REACHING_PICTURE = 140
 
 
 @dataclass(frozen=True, kw_only=True)

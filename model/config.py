@@ -132,7 +132,7 @@ class Gr00tN1d6Config(PretrainedConfig):
 
     @classmethod
     def demo(cls, **overrides: Any) -> "Gr00tN1d6Config":
-        """For the simulated arm: learns to see and to read; a vocabulary of its own, 9 MB in bfloat16."""
+        """For the simulated arm: learns to see and to read; a vocabulary of its own, 8 MB in bfloat16."""
         return cls._preset(presets.DEMO, overrides)
 
     @classmethod

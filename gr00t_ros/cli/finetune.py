@@ -189,6 +189,12 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     add("--relative", nargs="+", metavar="KEY", help="actions relative to the state; all for every key")
     add("--absolute", nargs="+", metavar="KEY", help="the contrary (default: joints and poses are relative)")
     add(
+        "--mean-std",
+        nargs="+",
+        metavar="KEY",
+        help="actions scaled by mean and standard deviation, not by their range; outliers are not cut then",
+    )
+    add(
         "--skip-episodes",
         nargs="+",
         metavar="[DIR:]3-5,8",
@@ -211,6 +217,13 @@ def _add_course(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--steps", type=int, help="optimizer steps (default: 10000, from scratch 30000)")
     add("--batch-size", type=int, metavar="N", help="samples a step, over all GPUs (default: 64)")
+    add(
+        "--noise-samples",
+        type=int,
+        metavar="N",
+        help="noises that a sample is trained with at once (default: 1); more train the action head "
+        "further where the backbone takes most of the time",
+    )
     add("--learning-rate", type=float, metavar="LR", help="at its highest (default: 1e-4)")
     add("--warmup", type=float, metavar="SHARE", help="share of the steps that it rises (default: 0.05)")
     add("--weight-decay", type=float, metavar="W", help="default: 1e-5")

@@ -101,10 +101,10 @@ class ReachLesson:
             if expert is None:
                 expert = Expert(self._kinematics, start)
             afterwards -= OUTCOMES[round(state["outcome"])] != RUNNING
-            height = self._kinematics.tip(expert.command)[2]
             target = np.array([state["target_x"], state["target_y"], state["target_z"]])
+            place = expert.place(expert.command, target)
             clean, speed = expert.follow(target, state["target_top"], teacher.step)
-            kick = kicks.next(height, teacher.step)
+            kick = kicks.next(*place, teacher.step)
             expert.executed(clean + kick)
             self._answer(clean, speed, kick)
         return OUTCOMES[round(self._state["outcome"])]

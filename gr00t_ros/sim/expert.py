@@ -69,6 +69,13 @@ class Expert:
         """The arm was sent somewhere else: the way goes on from there."""
         self.command = np.array(command, np.float64)
 
+    def place(self, command: Values, target: Values) -> tuple[float, float]:
+        """Of the tip at ``command`` [6] (rad): its height, and how far it is along the table from the object
+        whose centre is at ``target`` [3]; m."""
+        tip = self._kinematics.tip(command)
+        here = self._kinematics.point(tip)
+        return tip[2], math.hypot(target[0] - here[0], target[1] - here[1])
+
     def _wanted(self, target: Values, top: float) -> Values:
         """The speed of every joint [6] that the law asks for here, rad/s."""
         pan, reach, height = self._kinematics.tip(self.command)

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from gr00t_ros.sim.kinematics import Kinematics
 from gr00t_ros.sim.reaching_episodes import OBJECTS, Episode, draw
 from gr00t_ros.sim.so101 import SimulatedSO101
+from gr00t_ros.system import REACHING_PICTURE
 
 Values = NDArray[np.float64]
 
-# Pictures are 128 pixels wide, in which cells of this size (m) cannot be told from finer ones.
+# Pictures are 140 pixels wide, in which cells of this size (m) cannot be told from finer ones.
 MESH_CELL = 0.005
 # How an episode stands.
 RUNNING, SUCCESS, WRONG, LATE = "running", "success", "wrong object", "time limit"
@@ -45,8 +46,8 @@ class ReachingTask:
         self,
         *,
         cameras: tuple[str, ...] = ("front",),
-        width: int = 128,
-        height: int = 128,
+        width: int = REACHING_PICTURE,
+        height: int = REACHING_PICTURE,
         shadows: bool = False,
     ) -> None:
         self.arm = SimulatedSO101(

@@ -27,7 +27,7 @@ Values = NDArray[np.float64]
 STATIC, MOVED, SWAPPED = "static", "moved", "swapped"
 KINDS = (STATIC, MOVED, SWAPPED)
 
-# 40 mm each: a dozen pixels in a picture of 128, seen from 0.6 m.
+# 40 mm each: a dozen pixels in a picture of 140, seen from 0.6 m.
 OBJECTS = (
     SceneObject("red_cube", "box", (0.85, 0.10, 0.08, 1.0), 0.020, (0.25, 0.12)),
     SceneObject("blue_ball", "sphere", (0.08, 0.25, 0.85, 1.0), 0.022, (0.29, -0.02)),
@@ -52,12 +52,12 @@ FIRST_WAY = 0.12
 # And how far each joint may be from the pose that follows, rad.
 START_NOISE = 0.06
 # The front camera: where it stands and looks, each coordinate moved by at most this noise, m; its vertical
-# opening, deg.
+# opening, deg. As much as a camera is off that was taken from its stand and put back.
 CAMERA = (0.62, -0.26, 0.46)
 CAMERA_TARGET = (0.21, 0.0, 0.02)
-CAMERA_NOISE = 0.03
-TARGET_NOISE = 0.015
-OPENING = (40.0, 43.0)
+CAMERA_NOISE = 0.012
+TARGET_NOISE = 0.006
+OPENING = (41.0, 42.5)
 # Objects stay this far inside the picture, in shares of it.
 MARGIN = 0.07
 # The lights: how strong, and how far each component of their directions may turn.

@@ -24,11 +24,15 @@ RATE = 10.0
 # Shown after the touch, s: a chunk that ends there holds on.
 AFTERWARDS_S = 0.4
 # Kicks: how often one begins (per second), how long it lasts (s) and how fast it drives each joint (rad/s,
-# standard deviation). Below the flying height none begin: they are to be recovered from, not to hit things.
-KICKS_PER_S = 0.7
-KICK_S = (0.2, 0.4)
-KICK_SPEED = 0.35
+# standard deviation). A policy errs downwards too, and what it never saw at the table's height it cannot
+# leave: so they go as low as LOWEST (m) over the table. Near the named object (m, along the table) only those
+# above the flying height go on: they are to be recovered from, not to touch it.
+KICKS_PER_S = 1.0
+KICK_S = (0.2, 0.5)
+KICK_SPEED = (0.2, 0.8)
 KICK_ABOVE = 0.075
+KICK_AWAY = 0.07
+LOWEST = 0.015
 # The servos are told anew this often, s, as by a controller that interpolates.
 _SERVO = 0.01
 
@@ -59,13 +63,16 @@ class Kicks:
         self._left_s = 0.0
         self._speed = np.zeros(len(JOINTS))
 
-    def next(self, height: float, step: float) -> Values:
-        """What is added to the command [6] (rad) in a step (s), the tip being at ``height`` (m)."""
+    def next(self, height: float, away: float, step: float) -> Values:
+        """What is added to the command [6] (rad) in a step (s), the tip being at ``height`` (m) and ``away``
+        (m, along the table) from the named object."""
         drawn = self._rng.uniform() < KICKS_PER_S * step
-        speed, lasts = self._rng.normal(0.0, KICK_SPEED, len(JOINTS)), self._rng.uniform(*KICK_S)
+        speed = self._rng.uniform(*KICK_SPEED) * self._rng.normal(0.0, 1.0, len(JOINTS))
+        lasts = self._rng.uniform(*KICK_S)
         if drawn and self._left_s <= 0.0:
             self._speed, self._left_s = speed, lasts
-        if self._left_s <= 0.0 or height < KICK_ABOVE:
+        allowed = height > (LOWEST if away > KICK_AWAY else KICK_ABOVE)
+        if self._left_s <= 0.0 or not allowed:
             self._left_s = 0.0
             return np.zeros(len(JOINTS))
         self._left_s -= step
@@ -91,8 +98,7 @@ def generate(
         clean, _ = expert.follow(*task.target(), step)
         rows.append((picture, state, clean, where, instruction, named))
         if kicks:
-            height = task.kinematics.tip(before)[2]
-            expert.executed(clean + pushes.next(height, step))
+            expert.executed(clean + pushes.next(*expert.place(before, task.target()[0]), step))
         for targets in _between(before, expert.command, step):
             task.arm.set_targets(dict(zip(JOINTS, targets, strict=True)))
             task.step(_SERVO)

@@ -26,11 +26,12 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Representations:
-    """Which action keys are to be relative or absolute whatever the default says; ``all`` stands for every
-    key."""
+    """Which action keys are to be relative or absolute whatever the default says, and which are scaled by
+    mean and standard deviation instead of by their range; ``all`` stands for every key."""
 
     relative: tuple[str, ...] = ()
     absolute: tuple[str, ...] = ()
+    mean_std: tuple[str, ...] = ()
 
     def choose(self, key: str, default: bool) -> bool:
         """Whether this key is to be relative."""
@@ -44,15 +45,22 @@ class Representations:
     def check(self, keys: Iterable[str]) -> None:
         """TrainingError where a key is named that is no action, or both ways."""
         known = (*keys, ALL)
-        for key in (*self.relative, *self.absolute):
+        for key in (*self.relative, *self.absolute, *self.mean_std):
             if key not in known:
                 raise TrainingError(
-                    f"--relative and --absolute: there is no action {key!r}; the actions are "
+                    f"--relative, --absolute and --mean-std: there is no action {key!r}; the actions are "
                     f"{', '.join(known[:-1])}"
                 )
         both = set(self.relative) & set(self.absolute)
         if both:
             raise TrainingError(f"{', '.join(sorted(both))}: named with both --relative and --absolute")
+
+    def action(self, keys: tuple[str, ...], configs: Iterable[ActionConfig], horizon: int) -> ModalityConfig:
+        """Of an embodiment with these actions."""
+        moments = tuple(key for key in keys if {key, ALL} & set(self.mean_std))
+        return ModalityConfig(
+            tuple(range(horizon)), keys, mean_std_embedding_keys=moments, action_configs=tuple(configs)
+        )
 
 
 def from_robot(robot: RobotConfig, horizon: int, chosen: Representations) -> dict[str, ModalityConfig]:
@@ -77,7 +85,7 @@ def from_robot(robot: RobotConfig, horizon: int, chosen: Representations) -> dic
     return {
         "video": ModalityConfig((0,), tuple(robot.video)),
         "state": ModalityConfig((0,), tuple(robot.state)),
-        "action": ModalityConfig(tuple(range(horizon)), tuple(robot.action), action_configs=tuple(configs)),
+        "action": chosen.action(tuple(robot.action), configs, horizon),
         "language": ModalityConfig((0,), (LANGUAGE_KEY,)),
     }
 
@@ -110,7 +118,7 @@ def from_dataset(dataset: LeRobotDataset, horizon: int, chosen: Representations)
     return {
         "video": ModalityConfig((0,), keys["video"]),
         "state": ModalityConfig((0,), keys["state"]),
-        "action": ModalityConfig(tuple(range(horizon)), keys["action"], action_configs=tuple(configs)),
+        "action": chosen.action(keys["action"], configs, horizon),
         "language": ModalityConfig((0,), (_language(dataset.modality),)),
     }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,9 @@ EVERYTHING: Mapping[str, Any] = {
     "tune_diffusion_model": True,
     "tune_vlln": True,
 }
+
+# Vision's table of places, by the end of its name.
+VISION_PLACES = "embeddings.position_embedding.weight"
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -244,12 +248,30 @@ def _start_anew(head: nn.Module, seed: int) -> None:
 def _enliven_tables(model: Gr00tN1d6, seed: int) -> None:
     """Let words and places be told apart from the first step: their tables begin at the size of what they are
     added to or stand beside. At the reference's 0.02 * normal, meant for a trained network behind them, a
-    random one would have to find them first."""
+    random one would have to find them first. Neighbouring places in a picture begin alike, so that what is
+    learned of one holds for the next."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if is_table(name):
+            if name.endswith(VISION_PLACES):
+                lively = sines(*parameter.shape)
+            elif is_table(name):
                 lively = torch.randn(parameter.shape, generator=stream(seed, name))
-                parameter.copy_(lively.to(parameter.dtype))
+            else:
+                continue
+            parameter.copy_(lively.to(parameter.dtype))
+
+
+def sines(places: int, width: int) -> torch.Tensor:
+    """float32 [places, width] for a square grid of places, row by row: sine and cosine of column and row at
+    wavelengths from 2 pi to 20,000 pi, of mean square 1 (Vaswani et al., 2017; in two dimensions as in He et
+    al., 2022). Columns beyond a multiple of 4 are zero."""
+    quarter = width // 4
+    frequencies = 1e-4 ** (torch.arange(quarter) / max(quarter, 1))
+    numbers = torch.arange(places)
+    side = math.isqrt(places)
+    angles = [place[:, None] * frequencies for place in (numbers % side, numbers // side)]
+    waves = torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], 1)
+    return torch.nn.functional.pad(math.sqrt(2.0) * waves, (0, width - 4 * quarter))
 
 
 def _enliven(head: nn.Module, seed: int, embodiments: Sequence[int]) -> None:

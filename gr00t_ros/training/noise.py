@@ -20,20 +20,24 @@ _WORD = 1 << 64
 # The evaluation's samples, which are the same each time, must not share numbers with the run's own: a run
 # would have to see 2^48 samples to reach them.
 EVALUATION = 1 << 48
+# Nor the further draws for the same sample.
+ANOTHER_DRAW = 1 << 50
 
 
 def noise_and_time(
-    config: Gr00tN1d6Config, seed: int, numbers: Sequence[int], horizon: int
+    config: Gr00tN1d6Config, seed: int, numbers: Sequence[int], horizon: int, draws: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """float32 noise [B, H, max_action_dim], standard normal, and time [B] in [0, noise_s), distributed as the
-    network's own (``ActionHead.sample_time``).
+    """float32 noise [N * B, H, max_action_dim], standard normal, and time [N * B] in [0, noise_s),
+    distributed as the network's own (``ActionHead.sample_time``): N draws of the batch one after the other.
 
     Args:
         numbers: of the B samples.
+        draws: N; each of them is the same whatever their number.
     """
-    noise = np.empty((len(numbers), horizon, config.max_action_dim), np.float32)
-    time = np.empty(len(numbers), np.float32)
-    for place, number in enumerate(numbers):
+    noise = np.empty((draws * len(numbers), horizon, config.max_action_dim), np.float32)
+    time = np.empty(len(noise), np.float32)
+    drawn = [draw * ANOTHER_DRAW + number for draw in range(draws) for number in numbers]
+    for place, number in enumerate(drawn):
         # Philox is counter based (Salmon et al., 2011): a stream of its own for each key, ready at once.
         key = np.array([seed % _WORD, number % _WORD], np.uint64)
         rng = np.random.Generator(np.random.Philox(key=key))

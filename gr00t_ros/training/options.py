@@ -73,6 +73,8 @@ class Options:
         embodiment_tag: default the robot's, else new_embodiment.
         horizon: action steps, where modality configs are made here; default 16.
         relative, absolute: action keys (or ``all``) whose representation is to be other than the default.
+        mean_std: action keys (or ``all``) that are scaled by mean and standard deviation, and values of no
+            key are cut to the range of the data then.
         skip_episodes: left out altogether, ``3-5,8`` of the only dataset or ``DIR:3-5,8``.
         modality: ``base`` takes the base's configuration of the tag, ``new`` makes one, ``auto`` the first
             where there is one.
@@ -82,6 +84,8 @@ class Options:
         steps: optimizer steps; default 10,000, from scratch 30,000.
         batch_size: samples an optimizer step, over all processes.
         accumulate: parts in which a process works off its share of them.
+        noise_samples: draws of noise and time that each of them is trained with, for one pass of the backbone
+            (Li et al., "CogACT", 2024, have 8); the reference has 1.
         tune: the network's own switches (``network/trainable.py``), those that are given.
         eval_episodes: held out, evenly spread over each dataset.
         image_edge: shortest side of the pictures that the network sees, pixels.
@@ -102,6 +106,7 @@ class Options:
     horizon: int | None = None
     relative: tuple[str, ...] = ()
     absolute: tuple[str, ...] = ()
+    mean_std: tuple[str, ...] = ()
     skip_episodes: tuple[str, ...] = ()
     modality: str = "auto"
     statistics: str = "data"
@@ -110,6 +115,7 @@ class Options:
     steps: int | None = None
     batch_size: int = 64
     accumulate: int = 1
+    noise_samples: int = 1
     learning_rate: float = 1e-4
     warmup: float = 0.05
     weight_decay: float = 1e-5
@@ -146,7 +152,7 @@ class Options:
     deployed_dtype: str = "bfloat16"
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulate", "keep", "log_every", "eval_batches"):
+        for name in ("batch_size", "accumulate", "noise_samples", "keep", "log_every", "eval_batches"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{_spoken(name)} is {getattr(self, name)}, expected at least 1")
         for name in ("steps", "save_every", "eval_every", "horizon", "open_shards"):

@@ -174,10 +174,11 @@ def _modality(options: Options, base: Base, recording: Recording) -> modalities.
         )
     if known and options.modality != "new" and base.processor is not None:
         own = base.processor.modality(recording.tag)["action"].horizon
-        if options.relative or options.absolute or options.horizon not in (None, own):
+        chosen = (options.relative, options.absolute, options.mean_std)
+        if any(chosen) or options.horizon not in (None, own):
             raise TrainingError(
                 f"the base brings its own configuration of {recording.tag}, with {own} steps; --horizon, "
-                "--relative and --absolute need --modality new"
+                "--relative, --absolute and --mean-std need --modality new"
             )
         modality: modalities.Modality = base.processor.modality(recording.tag)
         if recording.pointing and recording.pointing.state in modality["state"].modality_keys:
@@ -186,11 +187,12 @@ def _modality(options: Options, base: Base, recording: Recording) -> modalities.
                 "a configuration without it"
             )
     else:
-        chosen = modalities.Representations(options.relative, options.absolute)
+        horizon = options.horizon or HORIZON
+        wanted = modalities.Representations(options.relative, options.absolute, options.mean_std)
         if recording.robot is not None:
-            modality = modalities.from_robot(recording.robot, options.horizon or HORIZON, chosen)
+            modality = modalities.from_robot(recording.robot, horizon, wanted)
         else:
-            modality = modalities.from_dataset(recording.dataset, options.horizon or HORIZON, chosen)
+            modality = modalities.from_dataset(recording.dataset, horizon, wanted)
     return modality if recording.pointing is None else recording.pointing.hidden(modality)
 
 
@@ -217,6 +219,9 @@ def _processor(
         if any(modalities.has_relative(configs[one.tag]) for one in recordings if one.tag not in known):
             # As the reference does. A base for which it is off would leave out what is chosen here, unsaid.
             values["use_relative_action"] = True
+    if options.mean_std:
+        # As the reference cuts, all beyond one standard deviation would be lost.
+        values["clip_outliers"] = False
     if options.color_jitter is not None:
         names = ("brightness", "contrast", "saturation", "hue")
         values["color_jitter_params"] = dict(zip(names, options.color_jitter, strict=True))

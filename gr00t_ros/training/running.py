@@ -181,6 +181,7 @@ class Run:
             interruption=interruption,
             callbacks=[ProgressLine(options.batch_size), OwnIntervals(), StopWhenAsked(interruption)],
             pointing_weight=options.pointing_weight or 1.0,
+            noise_samples=options.noise_samples,
         )
         with stoppable(interruption), explained(options), workers_explained():
             trainer.train(resume_from_checkpoint=begun.checkpoint and str(begun.checkpoint))

@@ -60,6 +60,7 @@ class Finetuner(Trainer):
         start_step: the step that the run is gone on from.
         interruption: looked at once a step.
         pointing_weight: of the pointing loss, where the network has that head.
+        noise_samples: draws of noise and time for each sample of a batch.
     """
 
     control: TrainerControl
@@ -77,6 +78,7 @@ class Finetuner(Trainer):
         interruption: Interruption | None = None,
         callbacks: list[TrainerCallback] | None = None,
         pointing_weight: float = 1.0,
+        noise_samples: int = 1,
     ) -> None:
         self._loader = loader
         self._evaluation = evaluation
@@ -87,6 +89,7 @@ class Finetuner(Trainer):
         self._last_log = (time.monotonic(), start_step)
         self._points: torch.nn.Module | None = getattr(model, HEAD, None)
         self._pointing_weight = pointing_weight
+        self._noise_samples = noise_samples
         self._pointing_count = PointingCount()
         self._pointed_samples = 0.0  # of the step's batch, over all parts and processes
         # The library wants to see something to evaluate on, and leaves it to `evaluate` below.
@@ -120,7 +123,8 @@ class Finetuner(Trainer):
             size = len(batch["state"])
             numbers = sample_numbers(first + part, args.process_index, args.world_size, size)
             batch.update(self._drawn(batch, numbers))
-        counted = float(sum(batch["action_mask"].sum(dtype=torch.float64) for batch in batches))
+        real = sum(batch["action_mask"].sum(dtype=torch.float64) for batch in batches)
+        counted = float(real) * self._noise_samples
         labelled = float(sum((batch[HEAD][:, 0] != NOWHERE).sum() for batch in batches if HEAD in batch))
         total, stopping, self._pointed_samples = self._sum_over_processes(
             counted, float(self._interruption.asked), labelled
@@ -129,8 +133,9 @@ class Finetuner(Trainer):
         return batches, torch.tensor(total, dtype=torch.float32, device=args.device)
 
     def _drawn(self, batch: Batch, numbers: range) -> Batch:
+        horizon = batch["action"].shape[1]
         noise, times = noise_and_time(
-            self._deployment.config, self.args.seed, numbers, batch["action"].shape[1]
+            self._deployment.config, self.args.seed, numbers, horizon, self._noise_samples
         )
         return {"noise": noise, "time": times}
 

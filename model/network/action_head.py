@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gr00t_model.config import Gr00tN1d6Config
 from gr00t_model.network.dit import AlternateVLDiT, DiT
-from gr00t_model.network.eagle import Features
+from gr00t_model.network.eagle import Features, repeat
 from gr00t_model.network.embodiment import INITIAL_SCALE, ActionEncoder, EmbodimentMLP
 
 # Keeps the loss finite when a batch's mask is all zero.
@@ -109,12 +109,19 @@ class ActionHead(nn.Module):
         """The flow-matching loss.
 
         action and action_mask [B, H, max_action_dim] (mask 1 on real steps and dimensions), noise like
-        action (normal when None), time float [B] in [0, 1) (0 is pure noise; drawn when None).
+        action (normal when None), time float [B] in [0, 1) (0 is pure noise; drawn when None). Noise and time
+        may hold N * B rows instead, N draws of the whole batch one after the other: the loss is then that of
+        all of them, for one pass through the backbone.
 
-        Returns: "loss" (mean squared velocity error over the mask), "action_loss" [B, H, max_action_dim]
-        (its masked elements), "action_mask".
+        Returns: "loss" (mean squared velocity error over the mask), "action_loss" [N * B, H, max_action_dim]
+        (its masked elements), "action_mask" like it.
         """
         noise = torch.randn_like(action) if noise is None else noise.to(action)
+        draws = len(noise) // len(action)
+        features = features.repeated(draws)
+        state, embodiment_id, action, action_mask = (
+            repeat(value, draws) for value in (state, embodiment_id, action, action_mask)
+        )
         time = self.sample_time(len(action), action.device) if time is None else time.to(action.device)
         t = time.to(action.dtype)[:, None, None]
         bucket = (time * self.config.num_timestep_buckets).long()

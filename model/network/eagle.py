@@ -27,6 +27,17 @@ class Features:
     attention_mask: Tensor
     """bool [B, L]: tokens that are not padding"""
 
+    def repeated(self, times: int) -> "Features":
+        """Those of the whole batch, so many times one after the other: [times * B, ...]."""
+        if times == 1:
+            return self
+        return Features(*(repeat(t, times) for t in (self.values, self.image_mask, self.attention_mask)))
+
+
+def repeat(value: Tensor, times: int) -> Tensor:
+    """[B, ...] to [times * B, ...], the whole batch again and again."""
+    return value if times == 1 else value.repeat(times, *[1] * (value.ndim - 1))
+
 
 class Eagle(nn.Module):
     """SigLIP-2 tower, projector and Qwen3 stack, fused by replacing the image tokens' embeddings."""

@@ -117,16 +117,19 @@ def starting_noise(
 
 
 def prepare_noise(noise: Tensor | None, prepared: Mapping[str, Any], model: Any) -> Tensor | None:
-    """The training noise, checked, or None to have it drawn."""
+    """The training noise, checked, or None to have it drawn: one draw of the batch or several, one after the
+    other."""
     if noise is not None:
-        _shape(noise, tuple(prepared["action"].shape), "noise")
+        batch, *rest = prepared["action"].shape
+        draws = max(1, len(noise) // batch) if noise.ndim else 1
+        _shape(noise, (draws * batch, *rest), "noise")
     return noise
 
 
-def prepare_time(time: Tensor | None, prepared: Mapping[str, Any]) -> Tensor | None:
-    """The training time, checked, or None to have it drawn."""
+def prepare_time(time: Tensor | None, noise: Tensor | None, prepared: Mapping[str, Any]) -> Tensor | None:
+    """The training time, as many as there are of the noise, checked; or None to have it drawn."""
     if time is not None:
-        _shape(time, (len(prepared["state"]),), "time")
+        _shape(time, (len(prepared["state"] if noise is None else noise),), "time")
     return time
 
 

@@ -72,9 +72,9 @@ class Gr00tN1d6(PreTrainedModel):
         self, inputs: Mapping[str, Any], noise: Tensor | None = None, time: Tensor | None = None
     ) -> dict[str, Tensor]:
         """The training loss; with noise [B, H, max_action_dim] and time [B] given (and dropout off) it is
-        deterministic.
+        deterministic. N draws of them for the whole batch, [N * B, ...], share one pass of the backbone.
 
-        Returns: "loss" (scalar), "action_loss" and "action_mask" [B, H, max_action_dim],
+        Returns: "loss" (scalar), "action_loss" and "action_mask" [N * B, H, max_action_dim],
         "backbone_features" [B, L, W].
 
         Raises:
@@ -90,7 +90,7 @@ class Gr00tN1d6(PreTrainedModel):
             prepared["action"],
             prepared["action_mask"],
             checks.prepare_noise(noise, prepared, self),
-            checks.prepare_time(time, prepared),
+            checks.prepare_time(time, noise, prepared),
         )
         return {**results, "backbone_features": features.values}
 

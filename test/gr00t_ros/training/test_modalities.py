@@ -57,6 +57,15 @@ def test_representations_can_be_chosen() -> None:
         chosen(relative=("arm",), absolute=("arm",))
 
 
+def test_scaling_can_be_chosen() -> None:
+    robot = shipped("so101")
+    assert from_robot(robot, 4, NO_CHOICE)["action"].mean_std_embedding_keys == ()
+    for given, keys in ((("arm",), ("arm",)), (("all",), ("arm", "gripper"))):
+        assert from_robot(robot, 4, Representations(mean_std=given))["action"].mean_std_embedding_keys == keys
+    with pytest.raises(TrainingError, match=r"--mean-std: there is no action 'elbow'"):
+        from_robot(robot, 4, Representations(mean_std=("elbow",)))
+
+
 def robot_with(change: Any) -> RobotConfig:
     values = yaml.safe_load((Path(__file__).parents[3] / "config/robots/so101.yaml").read_text())
     robot = values["/**"]["ros__parameters"]["robot"]

@@ -13,11 +13,13 @@ from gr00t_model.checkpoint import load_model, save_model, untrained_embodiment
 from gr00t_model.network.trainable import FLAGS
 from gr00t_ros.training.lora import adapted, deployed_value
 from gr00t_ros.training.network import (
+    VISION_PLACES,
     Base,
     build_network,
     cast,
     configure,
     open_base,
+    sines,
     trained_parts,
     use_autocast,
 )
@@ -56,6 +58,22 @@ def test_random_weights_of_the_embodiments_that_are_trained_are_lively() -> None
     model = build_network(Base("small", small_config()), options(), bf16=False, embodiments=[2])
     assert not untrained_embodiment(model, 2)
     assert untrained_embodiment(model, 3)
+
+
+def test_places_that_lie_beside_each_other_begin_alike() -> None:
+    base = Base("small", small_config())
+    for seed in (0, 1):
+        state = build_network(base, options(seed=seed), bf16=False).state_dict()
+        (table,) = (value for name, value in state.items() if name.endswith(VISION_PLACES))
+        torch.testing.assert_close(table, sines(*table.shape))
+    grid = sines(256, 30).reshape(16, 16, 30)  # a width that no quarter fits into
+    assert float(grid[..., :28].square().mean()) == pytest.approx(1.0)
+    assert not grid[..., 28:].any()
+    from_corner = (grid - grid[0, 0]).norm(dim=-1)
+    assert (from_corner.flatten()[1:] > from_corner[0, 1] - 1e-6).all(), (
+        "nothing is nearer than its neighbour"
+    )
+    torch.testing.assert_close(from_corner[0, 1], from_corner[1, 0])
 
 
 def test_a_checkpoint_gives_its_weights_and_from_scratch_all_but_the_head(tmp_path: Path) -> None:

@@ -28,6 +28,15 @@ def test_noise_differs_between_samples_steps_and_seeds() -> None:
     assert len({float(value) for value in (*noise[:, 0, 0], *other[:, 0, 0])}) == 16
 
 
+def test_further_draws_are_others_and_leave_the_first_as_it_is() -> None:
+    one, first = noise_and_time(CONFIG, 3, range(4), 6)
+    noise, time = noise_and_time(CONFIG, 3, range(4), 6, draws=3)
+    assert (len(noise), len(time)) == (12, 12)
+    assert torch.equal(noise[:4], one)
+    assert torch.equal(time[:4], first)
+    assert len(set(time.tolist())) == len({float(value) for value in noise[:, 0, 0]}) == 12
+
+
 def test_distributions_are_the_network_s() -> None:
     """1 - Beta(1.5, 1), times noise_s: mean 0.4 and variance 1.5 / (2.5^2 * 3.5) of that."""
     noise, time = noise_and_time(CONFIG, 0, range(20_000), 1)

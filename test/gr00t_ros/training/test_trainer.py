@@ -176,7 +176,8 @@ def test_reports_go_to_tensorboard(tmp_path: Path) -> None:
     assert {"train/learning_rate", "train/samples_per_second", "eval/loss"} <= set(seen.Tags()["scalars"])
 
 
-def test_parts_of_a_batch_add_up_to_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("noise_samples", [1, 3])
+def test_parts_of_a_batch_add_up_to_it(tmp_path: Path, noise_samples: int) -> None:
     """Accumulation changes memory and nothing else; the samples of a step are then others, so one step of the
     same samples is compared."""
     found = []
@@ -187,6 +188,7 @@ def test_parts_of_a_batch_add_up_to_it(tmp_path: Path) -> None:
             steps=1,
             save_every=1,
             accumulate=parts,
+            noise_samples=noise_samples,
             warmup=0.0,  # else the only step has a rate of zero
             # So short that AdamW's epsilon is more than an element: its step, else a gradient's sign, is then
             # in proportion to it.

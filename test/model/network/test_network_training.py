@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from gr00t_model.errors import ConfigError
+from gr00t_model.errors import ConfigError, ObservationError
 from gr00t_model.network import Gr00tN1d6
 from support_network import small_config, tiny_inputs
 
@@ -279,3 +279,26 @@ def test_a_few_steps_of_training_reduce_the_loss() -> None:
         optimiser.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_draws_of_noise_share_a_pass_of_the_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two draws for two samples: the loss of all four, from the features of two."""
+    model = model_of().eval()
+    inputs = tiny_inputs(model.config, batch=2)
+    shape = (4, *inputs["action"].shape[1:])
+    noise, time = torch.randn(shape, generator=torch.Generator().manual_seed(1)), torch.rand(4)
+    apart = [model(inputs, noise[part], time[part])["action_loss"] for part in (slice(0, 2), slice(2, 4))]
+    passes = []
+    backbone = type(model.backbone).forward
+    monkeypatch.setattr(
+        type(model.backbone), "forward", lambda self, *given: passes.append(1) or backbone(self, *given)
+    )
+    together = model(inputs, noise, time)
+    torch.testing.assert_close(together["action_loss"], torch.cat(apart))
+    assert len(passes) == 1
+    masked = together["action_loss"].sum() / together["action_mask"].sum()
+    torch.testing.assert_close(together["loss"], masked)
+    with pytest.raises(ObservationError, match=r"noise has shape \[3, .*; expected \[2, "):
+        model(inputs, noise[:3], time[:3])
+    with pytest.raises(ObservationError, match=r"time has shape \[2\]; expected \[4\]"):
+        model(inputs, noise, time[:2])
