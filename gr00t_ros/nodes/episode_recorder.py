@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,10 @@ from gr00t_ros.instruction import Instruction
 from gr00t_ros.msg import EpisodeEvent
 from gr00t_ros.nodes.arrivals import Arrivals
 from gr00t_ros.nodes.episode_marks import EpisodeMarks
-from gr00t_ros.nodes.heard_instruction import Heard, InstructionTopic
+from gr00t_ros.nodes.heard_instruction import InstructionTopic
 from gr00t_ros.nodes.parameters import Parameters
 from gr00t_ros.nodes.plain import refuse_arguments, run_plain
-from gr00t_ros.nodes.recorded_topics import RecordedTopics
+from gr00t_ros.nodes.recorded_topics import RecordedTopics, Taken
 from gr00t_ros.nodes.recorder_parameters import MEGABYTE, PARAMETERS
 from gr00t_ros.nodes.recorder_status import diagnosis, summary, topic_lines
 from gr00t_ros.observation import check_instruction
@@ -101,6 +101,7 @@ class EpisodeRecorder(Node):
             arrivals=self._arrivals,
             everything=self.parameters["all_topics"],
             ignored=(topic, self._marks.topic),
+            others=self._words,
             sink=self._on_message,
             connected=self._on_connected,
             odd=self._odd.add,
@@ -152,20 +153,19 @@ class EpisodeRecorder(Node):
             self._instruction.set(value)
 
     def _listen(self) -> None:
-        """Takes what came on the instruction topic; into the episode, too."""
-        for heard in self._heard.new():
-            if self.episode is not None:
-                self._record_text(self.episode, heard)
-            self._instruction.set(heard.text)
+        """Takes what came on the instruction topic, where no bag is written: there the thread does."""
+        if self.episode is None:
+            for heard in self._heard.new():
+                self._instruction.set(heard.text)
 
-    def _record_text(self, episode: Episode, heard: Heard) -> None:
-        # A latched text from before the episode that discovery brings only now is not news, and must not
-        # take the place of what the episode was started with. (What a known publisher says is, whatever the
-        # clock of its machine has it.)
-        before = 0 < heard.sent_ns < self._began_ns
-        if heard.latched and before and episode.record.instruction:
-            return
-        episode.add(self._instruction_topic, heard.data, heard.received_ns)
+    def _words(self) -> Iterator[Taken]:
+        """What came on the instruction topic and goes into the episode, which runs."""
+        for heard in self._heard.new():
+            self._instruction.set(heard.text)
+            told = self.episode is not None and bool(self.episode.record.instruction)
+            moment_ns = heard.counts_from_ns(self._began_ns, told)
+            if moment_ns is not None:
+                yield Taken(self._instruction_topic, heard.data, moment_ns)
 
     # The services.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The instruction topic as the recorder hears it: each text once, with when it came.
+"""The instruction topic as the recorder hears it: each text once, and from when on it counts.
 
 A subscription that asks for latched samples does not match a plain publisher, and one that does not ask gets
 none, so there are two, and what a latched publisher says comes twice.
@@ -28,18 +28,31 @@ DEPTH = 10
 
 @dataclass(frozen=True)
 class Heard:
-    """One text, as it came: ``received_ns`` in ROS time, ``sent_ns`` by the publisher's system clock.
-    ``latched`` says that it was sent before its publisher and this node knew each other."""
+    """One text, as it came: ``moment_ns`` as :class:`Arrivals` has it, system time, ``sent_ns`` by the
+    publisher's system clock. ``latched`` says that it was sent before its publisher and this node knew each
+    other."""
 
     text: str
     data: bytes
-    received_ns: int
+    moment_ns: int
     sent_ns: int
     latched: bool = False
 
+    def counts_from_ns(self, began_ns: int, told: bool) -> int | None:
+        """From which moment on it counts in an episode that began at ``began_ns``, system time; None when it
+        does not. ``told``: whether the episode was begun with an instruction.
+
+        A latched text from before the episode that discovery brings only now is not news, and must not take
+        the place of what the episode was begun with. (What a known publisher says is, whatever the clock of
+        its machine has it.)
+        """
+        if self.latched and 0 < self.sent_ns < began_ns and told:
+            return None
+        return max(self.moment_ns, began_ns)
+
 
 class InstructionTopic:
-    """Two subscriptions to one topic. One thread uses it."""
+    """Two subscriptions to one topic. One thread at a time uses it."""
 
     def __init__(self, node: Node, topic: str, arrivals: Arrivals) -> None:
         self._arrivals = arrivals
@@ -70,7 +83,7 @@ class InstructionTopic:
                 continue
             self._known.append((sent, data))
             text = deserialize_message(data, String).data
-            yield Heard(text, data, self._arrivals.of(info), sent, only_latched)
+            yield Heard(text, data, self._arrivals.moment_ns(info), sent, only_latched)
 
 
 def _waiting(subscription: Subscription) -> Iterator[tuple[bytes, Any]]:

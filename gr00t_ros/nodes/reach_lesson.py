@@ -5,7 +5,9 @@ The simulator (``task: reach``, ``wait_for_commands``) holds its time after each
 commanded, so an episode is as repeatable as one without topics, and as fast as the machine allows. Two
 commands answer each picture: the expert's own on the command topics, which is recorded, and the same with a
 kick now and then on the topics below ``EXECUTED``, which the simulator follows (``command_prefix``). So the
-recording shows how the expert comes back from where it would never have gone.
+recording shows how the expert comes back from where it would never have gone. The recorder begins and ends
+while time stands still, at the picture before the first of the expert and at the one after the last:
+so the rows of an episode are those of the expert, all and no others.
 """
 
 from __future__ import annotations
@@ -85,10 +87,10 @@ class ReachLesson:
         """Shows episode ``number`` of the simulator's; its outcome."""
         teacher, expert, kicks = self._teacher, None, Kicks(seed)
         rest, afterwards = _REST, round(AFTERWARDS_S / self._teacher.step)
-        while afterwards >= 0:
+        while True:
             state = self._next()
-            if teacher.stop.is_set():
-                break
+            if afterwards < 0 or teacher.stop.is_set():
+                break  # a picture's row is due a little later than the picture: this one's is not recorded
             if round(state["episode"]) != number:
                 continue  # of the episode before: the reset has ended the wait for an answer
             start = np.array([teacher.measured[joint] for joint in JOINTS])
@@ -96,7 +98,7 @@ class ReachLesson:
                 rest -= 1
                 if rest == 0:
                     teacher.begin_episode("")
-                self._answer(start, np.zeros(len(JOINTS)), np.zeros(len(JOINTS)))
+                self._execute(*_step(start, np.zeros(len(JOINTS)), teacher.step))
                 continue
             if expert is None:
                 expert = Expert(self._kinematics, start)
@@ -106,7 +108,10 @@ class ReachLesson:
             clean, speed = expert.follow(target, state["target_top"], teacher.step)
             kick = kicks.next(*place, teacher.step)
             expert.executed(clean + kick)
-            self._answer(clean, speed, kick)
+            places, speeds = _step(clean, speed, teacher.step)
+            # The recorded one first: when the other arrives, time goes on.
+            teacher.command(places, speeds, self._answered_ns)
+            self._execute(places + kick, speeds)
         return OUTCOMES[round(self._state["outcome"])]
 
     def _next(self) -> dict[str, float]:
@@ -116,11 +121,12 @@ class ReachLesson:
         self._answered_ns = self._stamp_ns
         return self._state
 
-    def _answer(self, clean: Values, speed: Values, kick: Values) -> None:
-        """Sends ``clean`` [6] (rad) for one step later, and as what is executed the same and ``kick`` [6];
-        should nothing more come, the arm comes to rest in the step after that."""
-        rest = self._teacher.step / 2.0 * speed
-        places, speeds = np.stack([clean, clean + rest]), np.stack([speed, speed])
-        # The recorded one first: when the other arrives, time goes on.
-        self._teacher.command(places, speeds, self._answered_ns)
-        self._teacher.command(places + kick, speeds, self._answered_ns, self._executed)
+    def _execute(self, places: Values, speeds: Values) -> None:
+        """Sends what is executed; the simulator's time goes on."""
+        self._teacher.command(places, speeds, self._answered_ns, self._executed)
+
+
+def _step(place: Values, speed: Values, step: float) -> tuple[Values, Values]:
+    """A trajectory to ``place`` [6] (rad) at ``speed`` [6] (rad/s) in one step (s); should nothing more come,
+    the arm comes to rest in the step after that. Places and speeds, [2, 6] each."""
+    return np.stack([place, place + step / 2.0 * speed]), np.stack([speed, speed])

@@ -38,6 +38,7 @@ class PictureThread:
         self._waiting: queue.Queue[tuple[Time, NDArray[np.float64]] | None] = queue.Queue(maxsize=1)
         self._error: Exception | None = None
         self._ready = threading.Event()
+        self._out = threading.Event()  # every picture that was posted is published
         self._publishers = [
             (
                 video,
@@ -61,6 +62,7 @@ class PictureThread:
 
     def post(self, stamp: Time, positions: NDArray[np.float64]) -> None:
         """Hands over one picture's scene; positions is the model's qpos and is not changed afterwards."""
+        self._out.clear()
         while self._error is None:
             try:
                 self._waiting.put((stamp, positions), timeout=0.1 if self._lossless else 0.0001)
@@ -68,6 +70,11 @@ class PictureThread:
             except queue.Full:
                 if not self._lossless:
                     _discard(self._waiting)
+
+    def wait(self) -> None:
+        """Returns when what was posted last is published. For whoever posts, with ``lossless``."""
+        while self._error is None and not self._out.wait(0.1):
+            pass
 
     def _run(self) -> None:
         try:
@@ -79,6 +86,7 @@ class PictureThread:
                 pictures = renderer.render(positions, names)
                 for (video, publisher), picture in zip(self._publishers, pictures, strict=True):
                     publisher.publish(image_message(video, picture, stamp))
+                self._out.set()
             renderer.close()
         except Exception as error:  # check() raises it on the main thread
             self._error = error

@@ -67,16 +67,14 @@ class TaskTopics:
         self._number += 1
         self.task.begin(seed, kind)
         self._outcome = RUNNING
-        self._say()
+        self._say(self.task.instruction)
         text = f"episode {self._number} (seed {seed}, {kind}): {self.task.instruction}"
         self._node.get_logger().info(text)
         return text
 
     def step(self, dt: float) -> None:
-        """Advances the simulation by ``dt`` seconds, and tells what came of it."""
+        """Advances the simulation by ``dt`` seconds, and logs what came of it."""
         self.task.step(dt)
-        if self.task.instruction != self._said:
-            self._say()
         outcome = self.task.outcome
         if outcome != self._outcome:
             self._outcome = outcome
@@ -85,9 +83,15 @@ class TaskTopics:
                 f"episode {self._number}: {outcome} after {self.task.time:.1f} s{touched}"
             )
 
-    def _say(self) -> None:
-        self._said = self.task.instruction
-        self._instruction.publish(String(data=self._said))
+    def say(self) -> None:
+        """Publishes a new instruction. Only with a picture, and before it: an instruction has no stamp, and
+        one that comes between two pictures could be taken for that of the first."""
+        if self.task.instruction != self._said:
+            self._say(self.task.instruction)
+
+    def _say(self, text: str) -> None:
+        self._said = text
+        self._instruction.publish(String(data=text))
 
     def tell(self, stamp: Time) -> None:
         """Publishes the state of the episode, with the stamp of the picture that goes with it."""

@@ -260,10 +260,14 @@ class SO101Sim(Node):
             publisher.publish(message)
         if self._ticks % self._frame_every == 0:
             if self.task is not None:
-                self.task.tell(stamp)
+                self.task.say()
             self.pictures.post(stamp, self.sim.snapshot())
             if self.parameters["wait_for_commands"]:
+                # Whoever hears the state of the task, which is what is answered, can rely on its picture.
+                self.pictures.wait()
                 self._awaited = set(self._command_topics)
+            if self.task is not None:
+                self.task.tell(stamp)
 
     def _remind(self) -> None:
         """Tells what time it is, and what is asked, to whoever has started while time stands still."""

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
@@ -14,7 +11,6 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import String
 
 from gr00t_ros.nodes.arrivals import Arrivals
-from gr00t_ros.nodes.episode_recorder import EpisodeRecorder
 from gr00t_ros.nodes.heard_instruction import Heard, InstructionTopic
 from support_processes import RosGraph
 
@@ -41,17 +37,16 @@ def test_what_was_said_before_is_told_from_what_is_said_now(graph: RosGraph) -> 
     assert [(item.text, item.latched) for item in heard] == [("before", True), ("now", False)]
 
 
-@pytest.mark.parametrize(("latched", "recorded"), [(False, ["put them back"]), (True, [])])
+@pytest.mark.parametrize(
+    ("latched", "told", "from_s"), [(False, True, 11), (True, True, None), (True, False, 11)]
+)
 def test_a_text_from_a_machine_whose_clock_is_behind_is_news_all_the_same(
-    latched: bool, recorded: list[str]
+    latched: bool, told: bool, from_s: int | None
 ) -> None:
-    texts: list[str] = []
+    heard = Heard("put them back", b"", 11 * 10**9, sent_ns=9 * 10**9, latched=latched)
+    assert heard.counts_from_ns(10 * 10**9, told) == (None if from_s is None else from_s * 10**9)
 
-    def add(topic: str, data: bytes, receive_ns: int) -> None:
-        texts.append(data.decode())
 
-    episode: Any = SimpleNamespace(record=SimpleNamespace(instruction="stack the cubes"), add=add)
-    node: Any = SimpleNamespace(_began_ns=10 * 10**9, _instruction_topic=TOPIC)
-    heard = Heard("put them back", b"put them back", 11 * 10**9, sent_ns=9 * 10**9, latched=latched)
-    EpisodeRecorder._record_text(node, episode, heard)
-    assert texts == recorded
+def test_a_text_that_is_heard_after_the_episode_began_counts_from_its_beginning() -> None:
+    heard = Heard("put them back", b"", moment_ns=9 * 10**9, sent_ns=9 * 10**9)
+    assert heard.counts_from_ns(10 * 10**9, told=True) == 10 * 10**9
