@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gr00t_ros.rotations import matrix_to_quaternion
 from gr00t_ros.visualization import shapes
-from gr00t_ros.visualization.robot_model import MESH, RobotModel
+from gr00t_ros.visualization.robot_model import RobotModel
 from gr00t_ros.visualization.shapes import Rgba, Shape
 
 Values = NDArray[np.float64]
@@ -28,6 +28,7 @@ ROBOT: Rgba = (0.78, 0.78, 0.80, 1.0)
 LIMIT: Rgba = (1.0, 0.08, 0.05, 0.85)
 WORDS: Rgba = (1.0, 1.0, 1.0, 1.0)
 AXES = np.array([[1.0, 0.2, 0.2, 1.0], [0.2, 0.9, 0.2, 1.0], [0.3, 0.4, 1.0, 1.0]])
+AXES_COLORS = np.repeat(AXES, 2, axis=0)  # of both ends of each
 
 # Widths of the predicted path, in shares of the robot's size, from no agreement to full agreement with the
 # chunk before; the middle one where nothing is known.
@@ -65,15 +66,14 @@ def predicted(
     # A piece of the line is as sure as its end is.
     classes = classes[known][1:]
     found = []
-    pieces, piece_colors = _pieces(places), _pieces(colors)
     for width, share in enumerate(WIDTHS):
-        chosen = np.repeat(classes == width, 2)
-        if chosen.any():
+        begins = np.flatnonzero(classes == width)
+        if len(begins):
+            ends = np.stack([begins, begins + 1], axis=1).reshape(-1)  # of each piece, in pairs
             key = ("predicted", index * len(WIDTHS) + width)
             found.append(
-                Shape(key, shapes.LINES, frame, _line(share * size), points=pieces[chosen],
-                      colors=piece_colors[chosen])
-            )  # fmt: skip
+                Shape(key, shapes.LINES, frame, _line(share * size), points=places[ends], colors=colors[ends])
+            )
     step = (STEP * size,) * 3
     found.append(Shape(("steps", index), shapes.POINTS, frame, step, points=places, colors=colors))
     kept = places[: int(known[:frozen].sum())]
@@ -85,7 +85,7 @@ def predicted(
     axes = np.stack([np.broadcast_to(end[:3, 3], (3, 3)), tips], axis=1).reshape(6, 3)
     found.append(
         Shape(("axes", index), shapes.LINES, frame, _line(LINE * size), points=axes,
-              colors=np.repeat(AXES, 2, axis=0))
+              colors=AXES_COLORS)
     )  # fmt: skip
     return found
 
@@ -101,15 +101,12 @@ def strip(name: str, index: int, frame: str, places: Values, color: Rgba, size: 
 def body(name: str, model: RobotModel, poses: Mapping[str, Values], color: Rgba, size: float) -> list[Shape]:
     """The robot's visible parts at ``poses`` ([4, 4] by link, NaN where unknown); sticks from joint to joint
     where the URDF shows nothing of them, or only meshes that say no place to find them at."""
-    known = {link: pose for link, pose in poses.items() if np.isfinite(pose).all()}
-    parts = [
-        (number, part)
-        for number, part in enumerate(model.visuals)
-        if part.link in known and (part.shape != MESH or "://" in part.mesh)
-    ]
+    finite = np.isfinite(np.reshape([*poses.values()], (-1, 16))).all(axis=1)
+    known = {link: pose for (link, pose), whole in zip(poses.items(), finite, strict=True) if whole}
+    parts = [(number, part) for number, part in model.drawable if part.link in known]
     if not parts:
         return _sticks(name, model, known, color, size)
-    matrices = np.stack([known[part.link] @ part.origin for _, part in parts])
+    matrices = np.array([known[part.link] for _, part in parts]) @ [part.origin for _, part in parts]
     turns = matrix_to_quaternion(matrices[:, :3, :3])
     places = np.concatenate([matrices[:, :3, 3], turns], axis=1).tolist()
     return [
@@ -151,11 +148,6 @@ def words(
     """A text that always faces the viewer, at ``place`` [3]."""
     at = (*np.asarray(place, np.float64).tolist(), 0.0, 0.0, 0.0, 1.0)
     return Shape(key, shapes.TEXT, frame, (0.0, 0.0, LETTER * size), color, pose=at, text=text)
-
-
-def _pieces(values: Values) -> Values:
-    """[N, D] to [2 (N - 1), D]: begin and end of each piece."""
-    return np.repeat(values, 2, axis=0)[1:-1]
 
 
 def _line(width: float) -> tuple[float, float, float]:

@@ -191,9 +191,9 @@ def agreement(chunk: Chunk, path: Values, before: Chunk | None, path_before: Val
     inside = (due >= 0.0) & (due <= before.horizon - 1)
     if not inside.any():
         return None
-    low = np.clip(np.floor(due).astype(int), 0, before.horizon - 1)
+    low = np.minimum(np.maximum(due, 0.0).astype(int), before.horizon - 1)
     high = np.minimum(low + 1, before.horizon - 1)
     share = (due - low)[:, None]
     expected = path_before[low, :3, 3] * (1.0 - share) + path_before[high, :3, 3] * share
     apart = np.linalg.norm(path[:, :3, 3] - expected, axis=1)
-    return np.where(inside, np.clip(1.0 - apart / NO_AGREEMENT_M, 0.0, 1.0), np.nan)
+    return np.where(inside, np.maximum(1.0 - apart / NO_AGREEMENT_M, 0.0), np.nan)

@@ -7,6 +7,7 @@ metres, angles rad, and transforms 4x4 matrices that take points of the child's 
 
 from __future__ import annotations
 
+import functools
 import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping
@@ -78,10 +79,20 @@ class RobotModel:
     children: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     frames: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def joints(self) -> dict[str, Joint]:
+    @functools.cached_property
+    def joints(self) -> Mapping[str, Joint]:
         """All joints by name, in order of the tree."""
         return {joint.name: joint for link in self.links if (joint := self.above.get(link)) is not None}
+
+    @functools.cached_property
+    def drawable(self) -> tuple[tuple[int, Visual], ...]:
+        """The visuals that a viewer can draw, with their numbers: all but meshes that say no place to
+        find them at."""
+        return tuple(
+            (number, part)
+            for number, part in enumerate(self.visuals)
+            if part.shape != MESH or "://" in part.mesh
+        )
 
     def chain(self, link: str) -> tuple[Joint, ...]:
         """The joints above ``link``, from its frame (:meth:`frame_of`) down."""

@@ -216,7 +216,7 @@ class Scene:
             found.append(text if now_s - heard_s < SILENT_S else f"{who} not heard")
         if self._chunk is not None and self._chunk.frozen_steps:
             found.append(f"{self._chunk.frozen_steps} of {self._chunk.horizon} steps kept from the plan")
-        for joint in grippers.gripper_joints(self.robot):
+        for joint, _ in self._grippers:
             if told := grippers.told(self.robot, joint, self.measured, self._end):
                 found.append(told)
         beyond = [f"beyond its limit: {excess}" for excess in self._excesses]
@@ -227,14 +227,13 @@ class Scene:
     def missing(self, now_ns: int) -> list[str]:
         """Sentences about what cannot be drawn, and why."""
         found = list(self._missing)
-        needed = [joint for link in self._ends for joint in self._joints_above(link)]
-        absent = [joint for joint in dict.fromkeys(needed) if joint not in self.measured]
+        absent = [joint for joint in self._needed if joint not in self.measured]
         topic = self.robot.executor_joint_state_topic
         if absent and self.measured:
             found.append(f"no position of {', '.join(absent)} on {topic}")
         elif absent:
             found.append(f"no joint states on {topic}")
-        elif needed and now_ns - self._measured_ns > STALE_S * 1e9:
+        elif self._needed and now_ns - self._measured_ns > STALE_S * 1e9:
             found.append(f"joint states on {topic} are {(now_ns - self._measured_ns) / 1e9:.1f} s old")
         return found
 
@@ -254,6 +253,11 @@ class Scene:
         self._ends: list[str] = []
         self._links: dict[str, str] = {}  # below each commanded joint
         self._moved: tuple[str, ...] = ()
+        self._needed: tuple[str, ...] = ()  # joints that say where the end effectors are
+        # Gripper joints, each with the place of its end effector among all.
+        self._grippers: list[tuple[str, int | None]] = [
+            (joint, None) for joint in grippers.gripper_joints(robot)
+        ]
         frames = [group.frame_id for group in robot.action.values() if group.frame_id]
         self.frame = self._frame or (model.root if model else next(iter(frames), DEFAULT_FRAME))
         if model is not None:
@@ -264,16 +268,16 @@ class Scene:
             driven = list(self._links.values())
             followers = [j.child for j in joints.values() if j.mimic and model.followed(j) in robot.joints]
             self._moved = model.below([*driven, *followers])
+            above = [joint for link in self._ends for joint in model.chain(link) if joint.moves]
+            self._needed = tuple(dict.fromkeys(model.followed(joint) for joint in above))
+            ends = {effector.link: index for index, effector in enumerate(self.effectors) if effector.link}
+            self._grippers = [(joint, grippers.holder(model, joint, ends)) for joint, _ in self._grippers]
 
     def _link_poses(self, positions: Mapping[str, ArrayLike], links: Sequence[str]) -> dict[str, Values]:
         """The poses of ``links`` and of every end effector; none without a model."""
         if self.kinematics is None:
             return {}
         return self.kinematics.poses(positions, dict.fromkeys([*links, *self._ends]))
-
-    def _joints_above(self, link: str) -> list[str]:
-        assert self.model is not None
-        return [self.model.followed(joint) for joint in self.model.chain(link) if joint.moves]
 
     def _base_shapes(self, chunk: Chunk) -> list[Shape]:
         found: list[Shape] = []
@@ -304,11 +308,7 @@ class Scene:
 
     def _gripper_shapes(self) -> list[Shape]:
         found: list[Shape] = []
-        if self.model is None:
-            return found
-        links = {effector.link: index for index, effector in enumerate(self.effectors) if effector.link}
-        for number, joint in enumerate(grippers.gripper_joints(self.robot)):
-            index = grippers.holder(self.model, joint, links)
+        for number, (joint, index) in enumerate(self._grippers):
             text = grippers.told(self.robot, joint, self.measured, self._end)
             if index is None or not text or not np.isfinite(self._paths[index][-1]).all():
                 continue
