@@ -4,7 +4,7 @@
     python bench/visualizer.py [--chunks N] [--json FILE]
 
 In this process, on one thread, as in the node: chunk from message and checked, forward kinematics and shapes,
-markers, serialization. Robots: the SO-101 with its own URDF (one arm, meshes; needs the extra `demo`) and a
+markers as bytes. Robots: the SO-101 with its own URDF (one arm, meshes; needs the extra `demo`) and a
 made-up one with two arms of seven joints. Chunks have 16 and 50 steps, and differ from one another. Times are
 medians in ms of this thread's time on a core, which other work adds little to; *wall* is by the clock on
 the wall; *least* is what a chunk takes where nobody shares the core.
@@ -25,7 +25,7 @@ from rclpy.serialization import serialize_message
 from gr00t_ros.chunk import Chunk, check_chunk, chunk_group
 from gr00t_ros.errors import SimulationError
 from gr00t_ros.nodes.conversions import chunk_from_msg, chunk_msg
-from gr00t_ros.nodes.markers import Markers
+from gr00t_ros.nodes.marker_wire import marker_writer
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.share import robot_file
 from gr00t_ros.visualization.description import read_description
@@ -33,7 +33,7 @@ from gr00t_ros.visualization.scene import Scene
 
 STEPS = (16, 50)
 NOW_NS = 10**18
-PARTS = ("message", "kinematics", "markers", "serialization", "all", "wall")
+PARTS = ("message", "kinematics", "markers", "all", "wall")
 
 
 def two_arms() -> tuple[RobotConfig, str]:
@@ -96,9 +96,14 @@ def chunks(robot: RobotConfig, steps: int, count: int) -> list[Any]:
     return found
 
 
+def serialized(markers: Any) -> bytes:
+    """What goes over the wire."""
+    return markers if isinstance(markers, bytes) else bytes(serialize_message(markers))
+
+
 def measure(robot: RobotConfig, urdf: str, steps: int, count: int) -> dict[str, list[float]]:
     """Times of ``count`` chunks by part, in ms."""
-    scene, markers = Scene(robot), Markers()
+    scene, markers = Scene(robot), marker_writer()
     scene.set_model(urdf)
     scene.measure(robot.joints, [0.1] * len(robot.joints), NOW_NS)
     times: dict[str, list[float]] = {part: [] for part in PARTS}
@@ -114,8 +119,7 @@ def measure(robot: RobotConfig, urdf: str, steps: int, count: int) -> dict[str, 
         begun, wall = time.thread_time(), time.perf_counter()
         chunk = timed("message", lambda m=message, n=now_ns: check_chunk(chunk_from_msg(m), robot, n))
         shapes = timed("kinematics", lambda c=chunk, n=now_ns: (scene.take_chunk(c), scene.shapes(n, 0.0))[1])
-        array = timed("markers", lambda s=shapes: markers.update(s))
-        timed("serialization", lambda a=array: serialize_message(a))
+        timed("markers", lambda s=shapes: serialized(markers.update(s)))
         times["all"].append(1e3 * (time.thread_time() - begun))
         times["wall"].append(1e3 * (time.perf_counter() - wall))
     return times

@@ -29,7 +29,7 @@ from gr00t_ros.errors import ChunkRefused, Gr00tRosError
 from gr00t_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
 from gr00t_ros.nodes.camera_overlays import CameraOverlays
 from gr00t_ros.nodes.conversions import chunk_from_msg, nanoseconds, plan_from_msg, time_msg
-from gr00t_ros.nodes.markers import Markers
+from gr00t_ros.nodes.marker_wire import marker_writer
 from gr00t_ros.nodes.parameters import Parameters, ParameterSpec
 from gr00t_ros.nodes.plain import refuse_arguments, run_plain
 from gr00t_ros.nodes.polling import Polled, nothing, take
@@ -95,7 +95,7 @@ class ActionVisualizer(Node):
             draw_robot=self.parameters["draw_robot"],
         )
         self._troubles = CauseLog(self.get_logger().warning)
-        self._markers = Markers()
+        self._markers = marker_writer()
         self._status: ExecutorStatus | None = None
         self._marker_publisher = self.create_publisher(MarkerArray, "markers", 10)
         self._joint_publisher = self.create_publisher(JointState, "predicted_joint_states", 10)

@@ -22,7 +22,7 @@ LIFETIME_NS = 3_000_000_000
 # Colours remembered at most: those of a few lengths of chunks.
 MAX_COLORS = 2000
 
-_TYPES = {
+TYPES = {
     shapes.LINES: Marker.LINE_LIST,
     shapes.STRIP: Marker.LINE_STRIP,
     shapes.POINTS: Marker.SPHERE_LIST,
@@ -78,7 +78,7 @@ class Markers:
 
     def _fill(self, marker: Marker, shape: Shape, before: Shape | None) -> None:
         """Most of a shape stays from chunk to chunk: of a mesh all but its pose, of a path all but points."""
-        marker.header.frame_id, marker.type = shape.frame, _TYPES[shape.kind]
+        marker.header.frame_id, marker.type = shape.frame, TYPES[shape.kind]
         if before is None or before.pose != shape.pose:
             place, turn = marker.pose.position, marker.pose.orientation
             place.x, place.y, place.z, turn.x, turn.y, turn.z, turn.w = map(float, shape.pose)
