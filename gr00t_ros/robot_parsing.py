@@ -178,15 +178,23 @@ def read_instruction(section: Section) -> InstructionConfig:
     return config
 
 
+_FOLLOWING = "how far joints may be from where they were commanded, rad or m, or 0 for any distance"
+
+
 def read_recording(section: Section) -> RecordingConfig:
     """What recordings take as action."""
     expected = "the largest age of a command in s, or 0 where one counts until the next"
     config = RecordingConfig(
         section.text("action_source", "where actions come from", "commands", ("commands", "future_state")),
         section.number("max_command_age", expected, DEFAULT_MAX_COMMAND_AGE),
+        section.number("max_following_error", _FOLLOWING, 0.0),
     )
     if config.max_command_age < 0.0:
         section.fail("max_command_age", expected)
+    if config.max_following_error < 0.0:
+        section.fail("max_following_error", _FOLLOWING)
+    if config.max_following_error and config.action_source != "commands":
+        section.fail("max_following_error", "none with future_state, where there is no command to follow")
     section.done()
     return config
 

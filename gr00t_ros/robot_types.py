@@ -312,10 +312,15 @@ class InstructionConfig:
 @dataclass(frozen=True)
 class RecordingConfig:
     """What a converter takes as the action of a frame: ``commands`` that are no older than
-    ``max_command_age`` s (0: of any age), or the ``future_state``, which is that one step later."""
+    ``max_command_age`` s (0: of any age), or the ``future_state``, which is that one step later.
+
+    An episode is divided where a joint is further than ``max_following_error`` (rad or m, 0: any distance)
+    from where the frame before commanded it: it was pushed or held, and what follows was not planned before.
+    """
 
     action_source: str = "commands"
     max_command_age: float = DEFAULT_MAX_COMMAND_AGE
+    max_following_error: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -194,6 +194,38 @@ def future_state(robot: RobotConfig) -> Callable[[Mapping[str, Action]], dict[st
     return lambda state: {key: take(state) for key, take in groups.items()}
 
 
+class Following:
+    """Whether joints get to where they are commanded: a person or a thing may push or hold them.
+
+    Groups of joint positions are looked at, as far as a state says where they are.
+
+    Raises:
+        RobotConfigError: there is no such group.
+    """
+
+    def __init__(self, robot: RobotConfig) -> None:
+        self._limit = robot.recording.max_following_error
+        self._groups = []
+        for key, group in robot.action.items():
+            if group.representation == JOINT_POSITION:
+                scales = np.array([robot.unit(name).scale for name in group.unit_names])
+                self._groups.append((key, group.joints, _state_columns(robot, group), scales))
+        if not self._groups:
+            raise RobotConfigError(
+                "robot.recording.max_following_error: there is no action group of joint positions to look at"
+            )
+
+    def lost(self, action: Mapping[str, Action], state: Mapping[str, Action]) -> str:
+        """In words the first joint that is not where ``action`` commanded it a step before ``state``; empty
+        where all are."""
+        for key, joints, measured, scales in self._groups:
+            apart = np.abs(measured(state) - action[key]) * scales
+            worst = int(apart.argmax())
+            if apart[worst] > self._limit:
+                return f"{joints[worst]} was {apart[worst]:.3f} from where it had been commanded"
+        return ""
+
+
 # ---- what messages say ---------------------------------------------------------------------------
 
 
@@ -252,6 +284,8 @@ def _finite(values: Values, names: Sequence[str], path: str) -> Values:
 def _state_columns(robot: RobotConfig, group: ActionGroupConfig) -> Callable[[Mapping[str, Action]], Action]:
     path = f"robot.action.{group.key}"
     why = "recording.action_source is future_state, which takes actions from states; use commands"
+    if robot.recording.max_following_error:
+        why = "recording.max_following_error compares states with it; leave that out"
     if group.representation == TWIST:
         raise RobotConfigError(f"{path}: no state says what a twist does, and {why}")
     if group.representation == EE_POSE:

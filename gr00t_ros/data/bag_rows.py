@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from gr00t_ros.data.bag_actions import Action, CommandActions, Commands, future_state
+from gr00t_ros.data.bag_actions import Action, CommandActions, Commands, Following, future_state
 from gr00t_ros.data.bag_episodes import (
     AUTO,
     INSTRUCTION,
@@ -76,8 +76,9 @@ class BagRows:
     """Iterates over ``Part`` and ``Row`` of one open bag, once.
 
     ``drops`` counts rows that were left out by their first cause, ``refused`` messages that could not be
-    used; ``texts`` has a sentence for each. ``notes`` are other things to know. ``topics`` are those that are
-    read, ``at_ns`` is how far; ``heartbeat`` is called at every message.
+    used; ``texts`` has a sentence for each. ``notes`` are other things to know, ``divided`` counts where
+    joints did not follow. ``topics`` are those that are read, ``at_ns`` is how far; ``heartbeat`` is called
+    at every message.
     """
 
     def __init__(
@@ -101,6 +102,8 @@ class BagRows:
             self._actions = CommandActions(robot, round(self._step), self._measured)
         else:
             self._next_state = future_state(robot)
+        self._following = Following(robot) if robot.recording.max_following_error else None
+        self._commanded: dict[str, Action] = {}  # by the row before
         modality = {
             "video": _Keys(tuple(robot.video)),
             "state": _Keys(tuple(robot.state)),
@@ -125,6 +128,7 @@ class BagRows:
         self.refused: Counter[str] = Counter()
         self.texts: dict[str, str] = {}
         self.notes: list[str] = []
+        self.divided = 0
         self.at_ns = bag.start_ns
         self.heartbeat: Callable[[], None] = lambda: None
         # The grid: row _k is due at _start + _k steps; None where no episode runs or no frame has come.
@@ -155,6 +159,8 @@ class BagRows:
         if self.rule == MARKS and self._episode is not None:
             self.notes.append(f"{self._episode.name} has no STOP: it goes on to the end of the recording")
         self.notes += self._times.notes
+        if self.divided:
+            self.notes.append(f"divided {self.divided} times where a joint did not follow its command")
         self._close()
 
     # ---- messages ------------------------------------------------------------------------------
@@ -334,13 +340,18 @@ class BagRows:
         elif sizes != self._sizes:
             self._end_part(_resized(self._sizes, sizes))
             self.notes.append(self._because)
+        state = {key: values[0, 0] for key, values in observation.data["state"].items()}
+        if self._following is not None:
+            if self._last_k >= 0 and (lost := self._following.lost(self._commanded, state)):
+                self._end_part(lost)
+                self.divided += 1
+            self._commanded = actions
         if self._last_k < 0:
             yield Part(self._episode, self._part, self._because)
         self._last_k, self._sizes = self._k, sizes
         if self._next_state is None:
             yield self._made(due_ns, observation, actions)
         else:
-            state = {key: values[0, 0] for key, values in observation.data["state"].items()}
             if self._pending is not None:
                 yield self._made(*self._pending, self._next_state(state))
             self._pending = (due_ns, observation)

@@ -43,6 +43,8 @@ STALE_S = 1.0
 SILENT_S = 2.0
 # s. Between two samples of the executed path: 25 Hz.
 TRAIL_PERIOD_S = 0.04
+# s. Messages of several topics overtake each other by less; a simulation that begins anew goes back further.
+SET_BACK_S = 1.0
 # REP 105's name for a robot's own frame, where neither URDF nor robot YAML names one.
 DEFAULT_FRAME = "base_link"
 # Where the status text stands, in shares of the robot's size above its root: arms seldom point straight up.
@@ -101,8 +103,10 @@ class Scene:
                 self.measured[name] = float(position)
             else:
                 self.measured.pop(name, None)
+        if self._needed and not set(self._needed) & set(names):
+            return  # says nothing of where the end effectors are
         self._measured_ns = stamp_ns
-        if not 0 <= stamp_ns - self._sampled_ns < TRAIL_PERIOD_S * 1e9:
+        if not -SET_BACK_S * 1e9 < stamp_ns - self._sampled_ns < TRAIL_PERIOD_S * 1e9:
             self._sampled_ns = stamp_ns
             paths = effector_paths(self.effectors, (), self._link_poses(self.measured, self._ends))
             for effector, path in zip(self.effectors, paths, strict=True):

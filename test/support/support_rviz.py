@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real RViz off screen: ROS 2 messages in, a picture out; and what is to be found in such a picture.
 
-RViz is Debian's 1.14 (packages rviz, roscore, xvfb, x11-apps, imagemagick), since RViz 2 comes with ROS 2
+RViz is Debian's 1.14 (packages in docs/how-to/see.md), since RViz 2 comes with ROS 2
 installations only. It knows the same messages; ``rviz_stage.py`` gives them to it.
 """
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gr00t_ros.data.bag_rows import PHASE
-from gr00t_ros.errors import NotReady
+from gr00t_ros.errors import NotReady, RobotConfigError
 from gr00t_ros.observation import ObservationBuilder
 from support_bags import ARM, FRONT, GRIPPER, JOINTS, NS, START, WRIST, BagMaker, picture, told
 from support_messages import modality
@@ -53,6 +53,34 @@ def test_the_first_trajectory_begins_where_the_joints_are(tmp_path: Path) -> Non
     # Straight from 0.5 to 1.5 in four steps, evaluated one step after each frame.
     expected = np.minimum(0.5 + 0.25 * np.arange(1, 9), 1.5)
     np.testing.assert_allclose([row.action["arm"][0] for row in rows], expected, atol=1e-6)
+
+
+def test_an_arm_that_is_pushed_divides_the_episode(tmp_path: Path) -> None:
+    """Where it is not where the row before commanded it; the rows are all there."""
+
+    def recorded(**limits: Any) -> tuple[list[tuple[Any, list[Any]]], Any]:
+        maker = told(BagMaker())
+        for k in range(20):
+            place = 0.01 * k + (0.1 if k >= 8 else 0.0) + (0.03 if k >= 14 else 0.0)
+            joints = {"shoulder": place, "elbow": 0.0, "gripper": 0.9}
+            maker.joints(k * STEP, joints, stamp=k * STEP)
+            maker.image(k * STEP + 0.001, picture(k), stamp=k * STEP)
+            maker.image(k * STEP + 0.002, picture(k), stamp=k * STEP, topic=WRIST)
+            maker.array(k * STEP, [0.1])  # a gripper that holds something is no joint of the arm
+            maker.trajectory(k * STEP, [(STEP, (place + 0.01, 0.0), ())])
+        return read(written(tmp_path / str(len(limits)), maker), config(**limits))
+
+    for limits, begins in (({}, [0]), ({"recording__max_following_error": 0.05}, [0, 8])):
+        parts, reader = recorded(**limits)
+        assert [len(rows) for _, rows in parts] == np.diff([*begins, 20]).tolist()
+        assert reader.divided == len(begins) - 1
+        if reader.divided:
+            assert parts[1][0].because == "shoulder was 0.100 from where it had been commanded"
+            assert "divided 1 times where a joint did not follow its command" in reader.notes
+    with pytest.raises(RobotConfigError, match=r"max_following_error: found -1"):
+        config(recording__max_following_error=-1.0)
+    with pytest.raises(RobotConfigError, match="none with future_state"):
+        config(recording__max_following_error=0.1, recording__action_source="future_state")
 
 
 @pytest.mark.parametrize("odd", ["long ago", "not a number"])

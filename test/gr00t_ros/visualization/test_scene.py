@@ -60,6 +60,23 @@ def test_an_arm_whose_waist_is_unknown_is_nowhere() -> None:
     assert len(kinds(bare, "steps")) == 2
 
 
+def test_other_topics_with_joint_states_leave_the_way_that_was_made() -> None:
+    """Messages that know nothing of the arm, and some of the arm that are a little older."""
+    found = scene()
+    joints = found.robot.joints
+    for tick in range(20):
+        stamp_ns = 10 * NS + tick * NS // 10
+        found.measure(joints, [0.05 * tick] * len(joints), stamp_ns)
+        found.measure(["other"], [float(tick)], stamp_ns - NS // 20)
+        found.measure(joints[:1], [0.05 * tick], stamp_ns - NS // 50)
+    assert all(len(trail.stamps_ns) > 15 for trail in found.trails.values())
+    assert found.missing(12 * NS) == []
+    found.measure(["other"], [0.0], 20 * NS)
+    assert found.missing(20 * NS) == ["joint states on /joint_states are 8.1 s old"]
+    found.measure(joints, [0.0] * len(joints), 5 * NS)
+    assert all(trail.stamps_ns == [5 * NS] for trail in found.trails.values()), "time began anew"
+
+
 def test_old_joint_states_are_said_to_be_old() -> None:
     found = scene()
     found.measure(found.robot.joints, [0.0] * len(found.robot.joints), 10 * NS)
