@@ -97,6 +97,38 @@ $(VENV)/.environment: setup.py $(wildcard requirements/*.txt) | system
 	rm -f $(VENV)/.installed
 	touch $@
 
+# ---- the demo's checkpoint -----------------------------------------------------------------------------------------------
+
+# Where its demonstrations, dataset and training go.
+DEMO_DATA ?= .demo/train
+# Demonstrations are recorded in blocks of 100, so that no more than one of them has to be made again; seeds that are
+# evaluated begin at 0.
+DEMO_BLOCKS := $(foreach number,0 1 2 3 4 5 6 7,$(DEMO_DATA)/episodes/$(number)/.complete)
+DEMO_TRAINING := --base demo --from-scratch --pointing named_object --mean-std arm --image-edge 140 --crop-fraction 1 \
+	--color-jitter 0 0 0 0 --noise-samples 4 --batch-size 16 --steps 4800 --learning-rate 1e-3 --open-shards 128 \
+	--eval-episodes 20 --eval-every 500 --save-every 500 --log-every 50 --report-to none
+
+.PHONY: demo-train
+demo-train: install ## the demo's checkpoint from nothing, in DEMO_DATA (.demo/train); goes on where it was stopped
+	@$(MAKE) --no-print-directory $(DEMO_DATA)/evaluation.json
+
+$(DEMO_DATA)/episodes/%/.complete:
+	rm -rf $(@D)
+	$(BIN)/demonstrate --task reach --episodes 100 --seed 1000$*000 --output $(@D) --log-level warn
+	touch $@
+
+$(DEMO_DATA)/dataset: $(DEMO_BLOCKS)
+	$(BIN)/bag_to_dataset $(foreach block,$^,$(dir $(block))episode_*) --robot so101_reach --output $@
+
+$(DEMO_DATA)/checkpoint/model.safetensors: | $(DEMO_DATA)/dataset
+	$(BIN)/finetune --dataset $(DEMO_DATA)/dataset --output $(@D) $(DEMO_TRAINING) \
+		$(if $(wildcard $(@D)/checkpoint-*),--resume)
+
+$(DEMO_DATA)/evaluation.json: $(DEMO_DATA)/checkpoint/model.safetensors
+	$(BIN)/python bench/closed_loop.py --checkpoint $(<D) --episodes 200 --jobs $$(nproc) --json $@
+
+# ---- for those who work on it --------------------------------------------------------------------------------------------
+
 # Both packages under their import names, for tools that read sources.
 build/source:
 	mkdir -p $@
