@@ -101,8 +101,8 @@ $(VENV)/.environment: setup.py $(wildcard requirements/*.txt) | system
 
 # Where its demonstrations, dataset and training go.
 DEMO_DATA ?= .demo/train
-# Demonstrations are recorded in blocks of 100, so that no more than one of them has to be made again; seeds that are
-# evaluated begin at 0.
+# Demonstrations are recorded in blocks of 100, so that no more than one of them has to be made again, and one after the
+# other, for they share topics. Seeds that are evaluated begin at 0.
 DEMO_BLOCKS := $(foreach number,0 1 2 3 4 5 6 7,$(DEMO_DATA)/episodes/$(number)/.complete)
 DEMO_TRAINING := --base demo --from-scratch --pointing named_object --mean-std arm --image-edge 140 --crop-fraction 1 \
 	--color-jitter 0 0 0 0 --noise-samples 4 --batch-size 16 --steps 4800 --learning-rate 1e-3 --open-shards 128 \
@@ -110,7 +110,7 @@ DEMO_TRAINING := --base demo --from-scratch --pointing named_object --mean-std a
 
 .PHONY: demo-train
 demo-train: install ## the demo's checkpoint from nothing, in DEMO_DATA (.demo/train); goes on where it was stopped
-	@$(MAKE) --no-print-directory $(DEMO_DATA)/evaluation.json
+	@$(MAKE) -j1 --no-print-directory $(DEMO_DATA)/evaluation.json
 
 $(DEMO_DATA)/episodes/%/.complete:
 	rm -rf $(@D)

@@ -38,6 +38,7 @@ from gr00t_ros.robot_types import (
 from gr00t_ros.units import JointUnit
 
 ENGINE_ERROR = "how far an engine may be from the float32 network, in rad, m or a scalar's own unit"
+FOLLOWING_ERROR = "how far joints may be from where they were commanded, rad or m, or 0 for any distance"
 
 
 def read_keys(section: Section, what: str) -> tuple[str, ...]:
@@ -178,21 +179,18 @@ def read_instruction(section: Section) -> InstructionConfig:
     return config
 
 
-_FOLLOWING = "how far joints may be from where they were commanded, rad or m, or 0 for any distance"
-
-
 def read_recording(section: Section) -> RecordingConfig:
     """What recordings take as action."""
     expected = "the largest age of a command in s, or 0 where one counts until the next"
     config = RecordingConfig(
         section.text("action_source", "where actions come from", "commands", ("commands", "future_state")),
         section.number("max_command_age", expected, DEFAULT_MAX_COMMAND_AGE),
-        section.number("max_following_error", _FOLLOWING, 0.0),
+        section.number("max_following_error", FOLLOWING_ERROR, 0.0),
     )
     if config.max_command_age < 0.0:
         section.fail("max_command_age", expected)
     if config.max_following_error < 0.0:
-        section.fail("max_following_error", _FOLLOWING)
+        section.fail("max_following_error", FOLLOWING_ERROR)
     if config.max_following_error and config.action_source != "commands":
         section.fail("max_following_error", "none with future_state, where there is no command to follow")
     section.done()

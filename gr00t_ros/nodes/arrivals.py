@@ -45,7 +45,6 @@ class Arrivals:
     """
 
     def __init__(self, node: Node) -> None:
-        self._clock = node.get_clock()
         self._lock = threading.Lock()
         self._heard: deque[tuple[int, int]] = deque(maxlen=CLOCKS)  # system time, simulated time
         self._subscription: Subscription | None = None

